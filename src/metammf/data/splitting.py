@@ -1,0 +1,230 @@
+"""Train, validation and test: pure, seeded functions from a data set to a `Split`.
+
+A `Split` is all of it; its `development` is the pair that training may see, and holds no trace of the test part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from metammf.data.dataset import PARTS
+from metammf.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from metammf.data.dataset import Catalog, Dataset
+    from metammf.data.interactions import Interactions
+
+SplitMethod = Literal["published", "random", "leave-one-out", "user-time", "global-time", "cold-item"]
+METHODS: tuple[str, ...] = get_args(SplitMethod)
+
+
+@dataclass(frozen=True, eq=False)
+class Development:
+    """What training and model selection may see: train and validation, apart from each other.
+
+    Args:
+        train: Weights, graph, popularity and co-occurrence come from here alone.
+        validation: Chooses, and does nothing else; may be empty.
+        catalog: Ids and features.
+    """
+
+    train: Interactions
+    validation: Interactions
+    catalog: Catalog
+
+    @cached_property
+    def cold_items(self) -> NDArray[np.bool_]:
+        """Mask of the items without a train interaction, shape (num_items,)."""
+        return self.train.item_counts == 0
+
+    def refit(self) -> Development:
+        """Train and validation joined into train, for a deployment at settings chosen before; nothing to validate on."""
+        empty = self.validation.select(np.zeros(len(self.validation), dtype=np.bool_))
+        return Development(self.train.union(self.validation), empty, self.catalog)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Three disjoint parts over the same users and items.
+
+    Raises:
+        DataError: parts overlap, differ in their counts, or train is empty.
+    """
+
+    train: Interactions
+    validation: Interactions
+    test: Interactions
+    catalog: Catalog
+    method: str
+
+    def __post_init__(self) -> None:
+        shape = (self.catalog.num_users, self.catalog.num_items)
+        for name in PARTS:
+            part: Interactions = getattr(self, name)
+            if (part.num_users, part.num_items) != shape:
+                raise DataError(
+                    f"{name}: over {part.num_users} x {part.num_items}, the catalog over {shape[0]} x {shape[1]}"
+                )
+        for name in ("train", "test"):
+            if not len(getattr(self, name)):
+                raise DataError(f"split {self.method!r}: the {name} part is empty")
+        for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+            shared = np.intersect1d(getattr(self, first).keys, getattr(self, second).keys)
+            if len(shared):
+                user, item = divmod(int(shared[0]), shape[1])
+                raise DataError(
+                    f"{first} and {second} overlap in {len(shared)} interactions, the first: user"
+                    f" {self.catalog.user_ids.ids[user]!r}, item {self.catalog.item_ids.ids[item]!r}"
+                )
+
+    @cached_property
+    def development(self) -> Development:
+        """The pair (train, validation), without the test part."""
+        return Development(self.train, self.validation, self.catalog)
+
+    @property
+    def cold_items(self) -> NDArray[np.bool_]:
+        """Mask of the items without a train interaction, shape (num_items,)."""
+        return self.development.cold_items
+
+
+def split(dataset: Dataset, method: str | None = None, *, seed: int = 0, **options: Any) -> Split:
+    """Split a data set.
+
+    Args:
+        dataset: What to split.
+        method: ``published`` (the data set's own labels; the default where there are some), ``random`` (per user),
+            ``leave-one-out`` (each user's last item is test, the one before it validation; by time where there are
+            timestamps, else drawn at random), ``user-time`` (each user's last interactions by time), ``global-time``
+            (one point in time for all users), or ``cold-item`` (the published split, or a random one, in which a share of
+            the items drawn at random loses its train interactions).
+        seed: For the methods that draw.
+        **options: ``validation_share`` and ``test_share`` (0.1 each; random, user-time, global-time, cold-item) and
+            ``cold_share`` (0.2; cold-item).
+
+    Raises:
+        ConfigError: the method or an option is unknown, or out of range.
+        DataError: the data set lacks what the method needs, or a part comes out empty.
+    """
+    if method is None:
+        if dataset.parts is None:
+            raise ConfigError(f"{dataset.name} carries no split: name a method, one of {', '.join(METHODS)}")
+        method = "published"
+    if method not in METHODS:
+        raise ConfigError(
+            f"unknown split method {method!r}{did_you_mean(method, METHODS)}; there are: {', '.join(METHODS)}"
+        )
+    defaults = {"validation_share": 0.1, "test_share": 0.1, "cold_share": 0.2}
+    for name, value in options.items():
+        if name not in defaults:
+            raise ConfigError(f"unknown split option {name!r}{did_you_mean(name, defaults)}")
+        if not 0 <= float(value) < 1:
+            raise ConfigError(f"{name} must be at least 0 and below 1, got {value}")
+    shares = defaults | options
+    if shares["validation_share"] + shares["test_share"] >= 1:
+        raise ConfigError("validation_share and test_share leave nothing to train on")
+    rng = np.random.default_rng(seed)
+    parts = _LABELLERS[method](dataset, rng, shares)
+    log = dataset.interactions
+    train, validation, test = (log.select(parts == part) for part in range(3))
+    return Split(train, validation, test, dataset.catalog, method)
+
+
+def _published(dataset: Dataset, _rng: np.random.Generator, _shares: dict[str, float]) -> NDArray[np.int8]:
+    if dataset.parts is None:
+        raise DataError(f"{dataset.name} carries no published split")
+    return dataset.parts
+
+
+def _random(dataset: Dataset, rng: np.random.Generator, shares: dict[str, float]) -> NDArray[np.int8]:
+    return _by_order(dataset.interactions, rng.random(len(dataset.interactions)), rng, shares)
+
+
+def _user_time(dataset: Dataset, rng: np.random.Generator, shares: dict[str, float]) -> NDArray[np.int8]:
+    return _by_order(dataset.interactions, _timestamps(dataset), rng, shares)
+
+
+def _global_time(dataset: Dataset, _rng: np.random.Generator, shares: dict[str, float]) -> NDArray[np.int8]:
+    # Borders lie between moments, so that interactions of one moment never stand on both sides of one.
+    times = np.sort(_timestamps(dataset))
+    count = len(times)
+    test_from = times[min(count - 1, round(count * (1 - shares["test_share"])))]
+    validation_from = times[min(count - 1, round(count * (1 - shares["test_share"] - shares["validation_share"])))]
+    when = _timestamps(dataset)
+    parts = np.zeros(count, dtype=np.int8)
+    if shares["validation_share"]:
+        parts[when >= validation_from] = 1
+    if shares["test_share"]:
+        parts[when >= test_from] = 2
+    return parts
+
+
+def _leave_one_out(dataset: Dataset, rng: np.random.Generator, _shares: dict[str, float]) -> NDArray[np.int8]:
+    log = dataset.interactions
+    order_by = log.timestamps if log.timestamps is not None else rng.random(len(log))
+    from_end, counts = _position_from_end(log, order_by, rng)
+    # A user keeps at least one interaction to train on: test from two on, validation from three on.
+    parts = np.zeros(len(log), dtype=np.int8)
+    parts[(from_end == 0) & (counts >= 2)] = 2
+    parts[(from_end == 1) & (counts >= 3)] = 1
+    return parts
+
+
+def _cold_item(dataset: Dataset, rng: np.random.Generator, shares: dict[str, float]) -> NDArray[np.int8]:
+    base = dataset.parts if dataset.parts is not None else _random(dataset, rng, shares)
+    cold = np.zeros(dataset.num_items, dtype=np.bool_)
+    cold[rng.permutation(dataset.num_items)[: round(dataset.num_items * shares["cold_share"])]] = True
+    parts = base.copy()
+    parts[(base == 0) & cold[dataset.interactions.items]] = -1
+    return parts
+
+
+def _timestamps(dataset: Dataset) -> NDArray[np.int64]:
+    if dataset.interactions.timestamps is None:
+        raise DataError(f"{dataset.name} has no timestamps: it cannot be split by time")
+    return dataset.interactions.timestamps
+
+
+def _position_from_end(
+    log: Interactions, order_by: NDArray[Any], rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each interaction's place from the end of its user's history, and the user's count; ties are drawn."""
+    order = np.lexsort((rng.random(len(log)), order_by, log.users))
+    ends = np.cumsum(log.user_counts)
+    from_end = np.empty(len(log), dtype=np.int64)
+    from_end[order] = ends[log.users[order]] - 1 - np.arange(len(log))
+    return from_end, log.user_counts[log.users]
+
+
+def _by_order(
+    log: Interactions, order_by: NDArray[Any], rng: np.random.Generator, shares: dict[str, float]
+) -> NDArray[np.int8]:
+    from_end, counts = _position_from_end(log, order_by, rng)
+    # A user's share is rounded by chance with the right mean, so that short histories are held out too, at the
+    # asked rate over all; at least one interaction stays in train.
+    lots = rng.random((2, log.num_users))[:, log.users]
+    room = counts - 1
+    test = np.minimum(room, np.floor(counts * shares["test_share"] + lots[0])).astype(np.int64)
+    validation = np.minimum(room - test, np.floor(counts * shares["validation_share"] + lots[1])).astype(np.int64)
+    parts = np.zeros(len(log), dtype=np.int8)
+    parts[from_end < test + validation] = 1
+    parts[from_end < test] = 2
+    return parts
+
+
+_LABELLERS: dict[str, Callable[[Dataset, np.random.Generator, dict[str, float]], NDArray[np.int8]]] = {
+    "published": _published,
+    "random": _random,
+    "leave-one-out": _leave_one_out,
+    "user-time": _user_time,
+    "global-time": _global_time,
+    "cold-item": _cold_item,
+}

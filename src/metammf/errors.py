@@ -1,0 +1,86 @@
+"""Every error that metammf raises on purpose.
+
+::
+
+    MetaMMFError
+    ├── DataError            a data set, file or argument that does not hold what it should
+    │   ├── FileFormatError  a foreign file: names the file, what was expected and what was found
+    │   └── UnknownIdError   an outside id that the data set does not know
+    ├── ConfigError          a setting that does not exist or does not fit
+    ├── TrainingError        training cannot go on
+    │   └── NonFiniteLossError
+    ├── RunError             a run folder that is missing, locked, unfinished or damaged
+    └── MissingExtraError    an optional dependency that the call needs
+
+The command line turns each of them into one message and exit status 2.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+class MetaMMFError(Exception):
+    """The root: catch it to catch everything that metammf raises on purpose."""
+
+
+class DataError(MetaMMFError):
+    """A data set, file or argument does not hold what it should."""
+
+
+class FileFormatError(DataError):
+    """A file is not what it should be.
+
+    Args:
+        path: The file.
+        found: What is wrong, with the row or column where there is one.
+        expected: What would have been right.
+    """
+
+    def __init__(self, path: Path | str, found: str, expected: str | None = None) -> None:
+        self.path = path
+        super().__init__(f"{path}: {found}" + (f"; expected {expected}" if expected else ""))
+
+
+class UnknownIdError(DataError):
+    """An outside id is not in the data set."""
+
+
+class ConfigError(MetaMMFError):
+    """A setting does not exist, or its value does not fit."""
+
+
+class TrainingError(MetaMMFError):
+    """Training cannot go on."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss became NaN or infinite."""
+
+
+class RunError(MetaMMFError):
+    """A run folder is missing, locked, unfinished or damaged."""
+
+
+class MissingExtraError(MetaMMFError):
+    """An optional dependency is not installed.
+
+    Args:
+        package: The distribution that is missing.
+        extra: The extra of metammf that brings it.
+        purpose: What it is needed for.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}: pip install 'metammf[{extra}]'")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the nearest known word, or an empty string."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
