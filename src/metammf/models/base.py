@@ -1,0 +1,283 @@
+"""The contract between models and what trains, evaluates and serves them. U users, N items, D width.
+
+A model is what its paper adds and nothing else: no loop, no batching, no metric, no device.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from metammf.models.content_table import ContentTable
+from metammf.nn.graph import BipartiteGraph
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jaxtyping import Bool, Float, Int
+    from scipy import sparse
+
+    from metammf.data.features import ItemFeatures
+    from metammf.data.interactions import Interactions
+    from metammf.models.config import ModelConfig
+    from metammf.nn.backbone import Backbone
+    from metammf.nn.content import Content
+
+_CHUNK_ROWS = 8192
+
+
+class Inputs:
+    """What a model may ask for when it is built; what it does not touch is never built.
+
+    Args:
+        train: The train interactions.
+        features: One row an item.
+    """
+
+    def __init__(self, train: Interactions, features: ItemFeatures) -> None:
+        self.train = train
+        self.features = features
+        self.num_users = train.num_users
+        self.num_items = train.num_items
+
+    @cached_property
+    def graph(self) -> BipartiteGraph:
+        """Who watched what in train."""
+        return BipartiteGraph(self.train.matrix)
+
+    @cached_property
+    def content(self) -> ContentTable:
+        """Features as tensors, row by row."""
+        return ContentTable(self.features)
+
+    @cached_property
+    def cold_items(self) -> Bool[Tensor, " num_items"]:
+        """Items without a train interaction."""
+        return torch.from_numpy(self.train.item_counts == 0)
+
+
+class Model(nn.Module, ABC):
+    """A model that is trained by descent: vectors of users and of items, scored by their dot product.
+
+    Attributes:
+        config_type: The model's config.
+        num_users: U.
+        num_items: N.
+    """
+
+    config_type: ClassVar[type[ModelConfig]]
+    num_users: int
+    num_items: int
+
+    @abstractmethod
+    def forward(
+        self, users: Int[Tensor, " users"], items: Int[Tensor, " items"]
+    ) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
+        """Return the vectors of these nodes; the indices of each side are distinct."""
+
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Do what the paper does once an epoch; nothing by default."""
+
+    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
+        """Return the free vectors that a penalty on the batch (`l2_reg`) is laid upon; none by default."""
+        return []
+
+    def content_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the fusion, which may have a learning rate and decay of their own."""
+        return []
+
+    @property
+    def content_aware(self) -> bool:
+        """Whether an item without interactions has a vector that means something."""
+        return isinstance(self, ContentModel)
+
+    @torch.no_grad()
+    def vectors(self) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
+        """Return the vectors of all users and items, in evaluation mode."""
+        training = self.training
+        self.eval()
+        device = next(self.parameters()).device
+        users, items = (torch.arange(count, device=device) for count in (self.num_users, self.num_items))
+        try:
+            return self(users, items)
+        finally:
+            self.train(training)
+
+
+@runtime_checkable
+class ContentModel(Protocol):
+    """A model that gives a vector to an item that it has never seen."""
+
+    def encode_items(self, content: Content) -> Float[Tensor, "batch dim"]:
+        """Return vectors from content alone."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """All that evaluation and serving see of a finished model."""
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        ...
+
+    def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
+        """Return the score of every item for these users; -inf for an item that cannot be recommended."""
+        ...
+
+
+class SolvedModel(ABC):
+    """A model that is solved rather than descended.
+
+    Args:
+        config: Its settings.
+        train: The train interactions.
+    """
+
+    config_type: ClassVar[type[ModelConfig]]
+
+    def __init__(self, config: Any, train: Interactions) -> None:
+        self.config = config
+        self.train = train
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return self.train.num_items
+
+    @abstractmethod
+    def solve(self) -> Mapping[str, Tensor]:
+        """Compute what `scores` needs beyond the train interactions themselves."""
+
+    @abstractmethod
+    def scorer(self, state: Mapping[str, Tensor]) -> Scorer:
+        """Return the finished scorer, from what `solve` returned now or before."""
+
+
+class VectorScorer:
+    """Score by dot product.
+
+    Args:
+        users: (U, D).
+        items: (N, D).
+        rankable: Items that can be recommended, (N,), or None for all.
+    """
+
+    def __init__(self, users: Tensor, items: Tensor, rankable: Tensor | None = None) -> None:
+        self.users, self.items, self.rankable = users, items, rankable
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.items)
+
+    def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
+        """Return the dot products of these users' vectors with all items'."""
+        scores = self.users[users.to(self.users.device)] @ self.items.T
+        return scores if self.rankable is None else scores.masked_fill_(~self.rankable, -torch.inf)
+
+
+class MatrixRowScorer(ABC):
+    """Shared by the solved models that score by products of SciPy matrices.
+
+    Args:
+        matrix: Binary train matrix, (U, N).
+    """
+
+    def __init__(self, matrix: sparse.csr_array) -> None:
+        self.matrix = matrix
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return int(self.matrix.shape[1])
+
+    @abstractmethod
+    def rows(self, history: sparse.csr_array) -> Any:
+        """Return scores (B, N), dense, from the users' rows of the train matrix."""
+
+    def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
+        """Return the scores of all items for these users."""
+        return torch.as_tensor(self.rows(self.matrix[users.cpu().numpy()]), dtype=torch.float32)
+
+
+class ItemIds(nn.Module):
+    """Free id vectors of the items, and the one row that stands for an item that has none.
+
+    An item without a train interaction would keep the noise that it was drawn with; it gets the "unknown" row, which is
+    trained by giving it to other items at random (id dropout).
+
+    Args:
+        num_items: N.
+        dim: Width.
+        cold: Items without a train interaction, (N,).
+        dropout: Share of the items that get the unknown row at a training step.
+    """
+
+    cold: Tensor
+
+    def __init__(self, num_items: int, dim: int, cold: Tensor, dropout: float) -> None:
+        super().__init__()
+        self.table = nn.Embedding(num_items, dim)
+        self.unknown = nn.Parameter(torch.zeros(dim))
+        self.dropout = dropout
+        self.register_buffer("cold", cold.clone(), persistent=False)
+        nn.init.xavier_normal_(self.table.weight)
+
+    def forward(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+        """Return the rows of these items, the unknown row where there is none or it was dropped."""
+        lacking = self.cold[items]
+        if self.training and self.dropout:
+            lacking = lacking | (torch.rand(len(items), device=items.device) < self.dropout)
+        return torch.where(lacking.unsqueeze(1), self.unknown, self.table(items))
+
+
+class NodeModel(Model):
+    """A model of the common shape: inputs of the nodes, then a backbone over them.
+
+    Args:
+        inputs: Counts.
+        dim: Width of the users' vectors.
+        backbone: What is done to the inputs.
+        normalize: Whether scores are cosines rather than dot products.
+    """
+
+    def __init__(self, inputs: Inputs, dim: int, backbone: Backbone, *, normalize: bool = False) -> None:
+        super().__init__()
+        self.num_users, self.num_items = inputs.num_users, inputs.num_items
+        self.user_table = nn.Embedding(inputs.num_users, dim)
+        nn.init.xavier_normal_(self.user_table.weight)
+        self.backbone = backbone
+        self.normalize = normalize
+
+    @abstractmethod
+    def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+        """Return what enters the backbone for these items."""
+
+    def finish(self, vectors: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return the vectors as they are scored."""
+        return nn.functional.normalize(vectors, dim=1) if self.normalize else vectors
+
+    def forward(
+        self, users: Int[Tensor, " users"], items: Int[Tensor, " items"]
+    ) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
+        """Return the vectors of these nodes; a backbone that propagates computes all and picks."""
+        if not self.backbone.propagates:
+            user_vectors, item_vectors = self.backbone(self.user_table(users), self._in_chunks(items))
+        else:
+            all_items = torch.arange(self.num_items, device=items.device)
+            user_vectors, item_vectors = self.backbone(self.user_table.weight, self._in_chunks(all_items))
+            user_vectors, item_vectors = user_vectors[users], item_vectors[items]
+        return self.finish(user_vectors), self.finish(item_vectors)
+
+    def _in_chunks(self, items: Tensor) -> Tensor:
+        # Nothing is kept for a backward pass outside training, so there the widths of hidden layers need not meet
+        # the number of items in one tensor.
+        if torch.is_grad_enabled() or len(items) <= _CHUNK_ROWS:
+            return self.item_inputs(items)
+        return torch.cat([self.item_inputs(chunk) for chunk in torch.split(items, _CHUNK_ROWS)])

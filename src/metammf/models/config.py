@@ -1,0 +1,33 @@
+"""What every model's config is: frozen, validated, each hyperparameter written once with its doc and search range.
+
+No torch in here, so that a config can be read, checked and printed at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Config(BaseModel):
+    """A frozen set of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class ModelConfig(Config):
+    """What is asked of a model. The field `name` tells which model it is of."""
+
+    name: str
+    """The registered name, or ``package.module:Class`` of a model from elsewhere."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """The range in which a hyperparameter is worth searching; stands in the field's annotation."""
+
+    low: float
+    high: float
+    log: bool = False
+    choices: tuple[object, ...] = ()

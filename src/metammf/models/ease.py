@@ -1,0 +1,77 @@
+"""EASE: a linear item-item model solved in closed form. U users, N items.
+
+Source: Steck, *Embarrassingly Shallow Autoencoders for Sparse Data*, WWW 2019, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metammf.errors import ConfigError
+from metammf.models.base import MatrixRowScorer, Scorer, SolvedModel
+from metammf.models.config import ModelConfig, Search
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from scipy import sparse
+
+
+class EASEConfig(ModelConfig):
+    """Settings of EASE."""
+
+    name: Literal["ease"] = "ease"
+    l2: Annotated[float, Field(gt=0), Search(1, 5000, log=True)] = 50.0
+    """Ridge penalty lambda."""
+    max_items: int = 30_000
+    """The model is items x items by its nature (4 bytes a cell, three such matrices at the peak): refuse beyond this."""
+
+
+class EASEScorer(MatrixRowScorer):
+    """Score by x_u B.
+
+    Args:
+        matrix: Binary train matrix, (U, N).
+        weights: B, (N, N), zero on its diagonal.
+    """
+
+    def __init__(self, matrix: sparse.csr_array, weights: Tensor) -> None:
+        super().__init__(matrix)
+        self.weights = weights.numpy()
+
+    def rows(self, history: sparse.csr_array) -> Any:
+        """Return x_u B."""
+        return history @ self.weights
+
+
+class EASE(SolvedModel):
+    """B = I - P diag(1 / diag P), P = (X^T X + lambda I)^-1."""
+
+    config_type = EASEConfig
+
+    def solve(self) -> dict[str, Tensor]:
+        """Invert the regularised Gram matrix.
+
+        Raises:
+            ConfigError: there are more items than `max_items`.
+        """
+        if self.num_items > self.config.max_items:
+            raise ConfigError(
+                f"EASE needs items x items memory: {self.num_items} items, model.max_items is {self.config.max_items}"
+            )
+        X = self.train.matrix
+        gram = torch.from_numpy((X.T @ X).toarray().astype(np.float32))
+        gram.diagonal().add_(self.config.l2)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        weights = inverse.div_(-inverse.diagonal().clone())
+        weights.fill_diagonal_(0)
+        return {"weights": weights}
+
+    def scorer(self, state: Mapping[str, Tensor]) -> Scorer:
+        """Return the finished scorer."""
+        return EASEScorer(self.train.matrix, state["weights"])

@@ -1,0 +1,48 @@
+"""Shared by the models that know items by their ids alone: a table a side, then a backbone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from metammf.models.base import Inputs, NodeModel
+from metammf.models.config import ModelConfig, Search
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+    from metammf.nn.backbone import Backbone
+
+
+class IdModelConfig(ModelConfig):
+    """What all of them can be told."""
+
+    embedding_dim: Annotated[int, Field(ge=1), Search(16, 256, log=True)] = 64
+    """Width D of users' and items' vectors."""
+    normalize: bool = False
+    """Score by cosine rather than by dot product."""
+
+
+class IdModel(NodeModel):
+    """Free vectors on both sides.
+
+    Args:
+        config: Its settings.
+        inputs: Counts.
+        backbone: What is done to the vectors.
+    """
+
+    def __init__(self, config: IdModelConfig, inputs: Inputs, backbone: Backbone) -> None:
+        super().__init__(inputs, config.embedding_dim, backbone, normalize=config.normalize)
+        self.item_table = nn.Embedding(inputs.num_items, config.embedding_dim)
+        nn.init.xavier_normal_(self.item_table.weight)
+
+    def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+        """Return the free vectors of these items."""
+        return self.item_table(items)
+
+    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
+        """Return the free vectors of both sides."""
+        return [self.user_table(users), self.item_table(items)]

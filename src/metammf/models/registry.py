@@ -1,0 +1,76 @@
+"""The models by name, written by hand. One line each; a model from elsewhere is named ``package.module:Class``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from metammf.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from metammf.models.base import Model, SolvedModel
+    from metammf.models.config import Config, ModelConfig
+
+C = TypeVar("C", bound="Config")
+
+MODELS: dict[str, str] = {
+    "ease": "metammf.models.ease:EASE",
+    "graphsage": "metammf.models.graphsage:GraphSAGE",
+    "lightgcn": "metammf.models.lightgcn:LightGCN",
+    "metammf": "metammf.models.metammf:MetaMMF",
+    "mf": "metammf.models.mf:MF",
+    "p3": "metammf.models.p3:P3",
+    "popularity": "metammf.models.popularity:Popularity",
+}
+
+
+def model_type(name: str) -> type[Model] | type[SolvedModel]:
+    """Return the class of a registered name, or of ``package.module:Class``.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    target = MODELS.get(name, name)
+    module, colon, attribute = target.partition(":")
+    if not colon:
+        raise ConfigError(f"unknown model {name!r}{did_you_mean(name, MODELS)}; there are: {', '.join(MODELS)}")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"model {name!r} cannot be imported: {error}") from error
+
+
+def model_config(settings: Mapping[str, Any]) -> ModelConfig:
+    """Validate settings into the config of the model that ``name`` names.
+
+    Raises:
+        ConfigError: there is no such model or setting, or a value does not fit.
+    """
+    if "name" not in settings:
+        raise ConfigError(f"model.name is missing; there are: {', '.join(MODELS)}")
+    config_type = model_type(str(settings["name"])).config_type
+    return validated(config_type, settings, "model.")
+
+
+def validated(config_type: type[C], settings: Mapping[str, Any], prefix: str = "") -> C:
+    """Validate settings, with errors of ours that name the key, and the nearest right one where it is misspelt.
+
+    Raises:
+        ConfigError: an unknown key, or a value that does not fit.
+    """
+    try:
+        return config_type.model_validate(dict(settings))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_message(config_type, prefix, problem) for problem in error.errors())) from error
+
+
+def _message(config_type: type[Config], prefix: str, problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = list(config_type.model_fields)
+        return f"unknown setting {prefix + key!r}{did_you_mean(key, known)}; there are: {', '.join(sorted(known))}"
+    return f"setting {prefix + key!r}: {problem['msg']}, got {problem['input']!r}"

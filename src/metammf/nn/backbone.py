@@ -1,0 +1,114 @@
+"""Backbones: from the node vectors of users and items to those that are scored. U users, N items, D width.
+
+A backbone knows nothing of fusions, and a fusion nothing of backbones. `isolated` is the path of a node without edges, which
+an item added tomorrow takes as well as an item without a train interaction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from metammf.nn.graph import BipartiteGraph
+
+BackboneKind = Literal["mf", "graphsage", "lightgcn"]
+
+
+class Backbone(nn.Module):
+    """The identity, which makes matrix factorisation: score = e_u . e_i."""
+
+    propagates = False
+    """Whether the vector of a node depends on other nodes, so that all have to be computed to know one."""
+
+    def forward(
+        self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
+    ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
+        """Return the vectors that are scored."""
+        return users, items
+
+    def isolated(self, nodes: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return the vectors of nodes without edges."""
+        return nodes
+
+
+class LightGCNBackbone(Backbone):
+    """Mean over 0..L hops of symmetrically normalised propagation (He et al., LightGCN, SIGIR 2020, eqs. 3-8).
+
+    A node without edges would be divided by L + 1 for hops that it has not made; it is its own mean here.
+
+    Args:
+        graph: Users and items.
+        num_layers: Hops L.
+    """
+
+    propagates = True
+
+    def __init__(self, graph: BipartiteGraph, num_layers: int) -> None:
+        super().__init__()
+        self.graph = graph
+        self.num_layers = num_layers
+
+    def forward(
+        self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
+    ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
+        """Return the mean over hops."""
+        total_users, total_items = users, items
+        for _ in range(self.num_layers):
+            users, items = self.graph.symmetric_neighbours(users, items)
+            total_users, total_items = total_users + users, total_items + items
+        hops = self.num_layers
+        return (
+            total_users / (1 + hops * (self.graph.user_degrees > 0)),
+            total_items / (1 + hops * (self.graph.item_degrees > 0)),
+        )
+
+
+class GraphSAGEBackbone(Backbone):
+    """L layers D -> D: root weight plus mean aggregator (Hamilton et al., GraphSAGE, NeurIPS 2017, Algorithm 1).
+
+    LeakyReLU and dropout after all layers but the last, a lighter dropout on the final vectors, as MetaMMF_GCN has it.
+
+    Args:
+        graph: Users and items.
+        num_layers: Layers L.
+        dim: Width D.
+        hidden_dropout: After each layer but the last.
+        final_dropout: On the final vectors.
+    """
+
+    propagates = True
+
+    def __init__(
+        self, graph: BipartiteGraph, num_layers: int, dim: int, hidden_dropout: float = 0.5, final_dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.root = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(num_layers))
+        self.neighbour = nn.ModuleList(nn.Linear(dim, dim) for _ in range(num_layers))
+        self.hidden_dropout = nn.Dropout(hidden_dropout)
+        self.final_dropout = nn.Dropout(final_dropout)
+
+    def _between(self, depth: int, x: Tensor) -> Tensor:
+        last = depth == len(self.root) - 1
+        return self.final_dropout(x) if last else self.hidden_dropout(nn.functional.leaky_relu(x))
+
+    def forward(
+        self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
+    ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
+        """Return the vectors after the last layer."""
+        for depth, (root, neighbour) in enumerate(zip(self.root, self.neighbour, strict=True)):
+            around_users, around_items = self.graph.mean_neighbours(users, items)
+            users = self._between(depth, root(users) + neighbour(around_users))
+            items = self._between(depth, root(items) + neighbour(around_items))
+        return users, items
+
+    def isolated(self, nodes: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return the vectors of nodes whose mean over neighbours is zero."""
+        for depth, (root, neighbour) in enumerate(zip(self.root, self.neighbour, strict=True)):
+            nodes = self._between(depth, root(nodes) + neighbour(torch.zeros_like(nodes)))
+        return nodes

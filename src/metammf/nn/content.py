@@ -1,0 +1,123 @@
+"""Content of a batch of items: one tensor and one mask a modality, brought to a common scale.
+
+B items, F_m width of modality m.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from jaxtyping import Bool, Float
+
+FeatureScaling = Literal["none", "center", "standardize", "l2"]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Features of B items by modality, and who has which.
+
+    Args:
+        values: Modality -> (B, F_m).
+        present: Modality -> (B,), False where the item lacks it; its values are then never read as content.
+    """
+
+    values: Mapping[str, Float[Tensor, "batch width"]]
+    present: Mapping[str, Bool[Tensor, " batch"]]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names, in order."""
+        return tuple(self.values)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Content:
+        """Apply `change` to every tensor: a selection of rows, a move to a device."""
+        return Content(
+            {name: change(value) for name, value in self.values.items()},
+            {name: change(mask) for name, mask in self.present.items()},
+        )
+
+    def without(self, modality: str) -> Content:
+        """Return the same items as if all of them lacked `modality`."""
+        lacking = torch.zeros_like(self.present[modality])
+        return Content(self.values, {**self.present, modality: lacking})
+
+
+class ContentScaler(nn.Module):
+    """Bring each modality to a common scale, by statistics of the items that may be learned from.
+
+    "center" subtracts the mean of each column and divides by one number a modality, the root mean square of what is left;
+    "standardize" gives each column zero mean and unit variance; "l2" centres, then gives each row the norm sqrt(F_m). All of
+    them give entries of about unit size, so that no modality outweighs another by its units.
+
+    Args:
+        widths: Modality -> F_m.
+        scaling: How.
+    """
+
+    def __init__(self, widths: Mapping[str, int], scaling: FeatureScaling) -> None:
+        super().__init__()
+        self.scaling = scaling
+        self.widths = dict(widths)
+        for name, width in widths.items():
+            self.register_buffer(f"mean_{name}", torch.zeros(width))
+            self.register_buffer(f"scale_{name}", torch.ones(width))
+
+    def fit(self, content: Content) -> None:
+        """Take the statistics from these items; rows that lack a modality are left out."""
+        if self.scaling == "none":
+            return
+        for name, value in content.values.items():
+            rows = value[content.present[name]].double()
+            if not len(rows):
+                continue
+            mean = rows.mean(0)
+            spread = (rows - mean).square().mean(0)
+            # A constant column tells nothing; dividing by its spread would blow rounding errors up to unit size.
+            constant = spread <= 1e-12 * (1e-12 + mean.square())
+            if self.scaling != "standardize":
+                spread = spread.mean().expand_as(spread)
+                constant = spread <= 0
+            scale = torch.where(constant, 0, spread.clamp(min=1e-30).rsqrt())
+            getattr(self, f"mean_{name}").copy_(mean)
+            getattr(self, f"scale_{name}").copy_(scale)
+
+    def forward(self, content: Content) -> Content:
+        """Return scaled content; rows that lack the modality become zero."""
+        values = {}
+        for name, value in content.values.items():
+            scaled = (value - getattr(self, f"mean_{name}")) * getattr(self, f"scale_{name}")
+            if self.scaling == "l2":
+                scaled = nn.functional.normalize(scaled, dim=1) * value.shape[1] ** 0.5
+            values[name] = scaled * content.present[name].unsqueeze(1)
+        return Content(values, content.present)
+
+
+class MissingContent(nn.Module):
+    """Concatenate modalities; one learned vector stands for a modality that an item lacks.
+
+    Zero would say "average", which is a statement about the item; the learned vector lets the network tell the two apart.
+
+    Args:
+        widths: Modality -> F_m.
+    """
+
+    def __init__(self, widths: Mapping[str, int]) -> None:
+        super().__init__()
+        self.vectors = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name, width in widths.items()})
+
+    def forward(self, content: Content) -> Float[Tensor, "batch width"]:
+        """Return all modalities side by side, shape (B, F)."""
+        return torch.cat(
+            [
+                torch.where(content.present[name].unsqueeze(1), value, self.vectors[name])
+                for name, value in content.values.items()
+            ],
+            dim=1,
+        )

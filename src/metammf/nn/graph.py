@@ -1,0 +1,116 @@
+"""The user-item graph as a binary matrix in CSR form, with its transpose at hand.
+
+U users, N items, D width. Row and column scalings (mean, symmetric) are applied to the dense side, so that one binary
+matrix and its transpose serve every normalisation, in both directions, forward and backward.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaxtyping import Float
+    from scipy import sparse
+
+
+class _SparseProduct(torch.autograd.Function):
+    """A @ x for a constant sparse A whose transpose is known: the backward pass is one product as well.
+
+    Left to itself, autograd would form the transpose anew at each step, or a gradient for A.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        return _product(matrix, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[None, None, Tensor]:
+        return None, None, _product(ctx.transposed, grad_outputs[0])
+
+
+_multiply: Callable[[Tensor, Tensor, Tensor], Tensor] = _SparseProduct.apply
+
+
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    # The CSR kernels know no half precision on CPU; under autocast x may come as bfloat16.
+    return (matrix @ x.to(matrix.dtype)).to(x.dtype)
+
+
+class SparseMatrix(nn.Module):
+    """A constant sparse matrix and its transpose, as buffers that follow the module to a device.
+
+    Args:
+        matrix: Shape (rows, columns).
+    """
+
+    def __init__(self, matrix: sparse.csr_array) -> None:
+        super().__init__()
+        self.shape: tuple[int, int] = (int(matrix.shape[0]), int(matrix.shape[1]))
+        for prefix, source in (("", matrix), ("transposed_", matrix.T.tocsr())):
+            source.sort_indices()
+            for name in ("indptr", "indices", "data"):
+                self.register_buffer(prefix + name, torch.as_tensor(getattr(source, name)).clone(), persistent=False)
+
+    def _csr(self, prefix: str, shape: tuple[int, int]) -> Tensor:
+        indptr, indices, data = (getattr(self, prefix + name) for name in ("indptr", "indices", "data"))
+        return torch.sparse_csr_tensor(indptr, indices, data, size=shape, check_invariants=False)
+
+    def forward(self, x: Float[Tensor, "columns dim"]) -> Float[Tensor, "rows dim"]:
+        """Return the product with `x`."""
+        return _multiply(self._csr("", self.shape), self._csr("transposed_", self.shape[::-1]), x)
+
+    def transposed(self, x: Float[Tensor, "rows dim"]) -> Float[Tensor, "columns dim"]:
+        """Return the product of the transpose with `x`."""
+        return _multiply(self._csr("transposed_", self.shape[::-1]), self._csr("", self.shape), x)
+
+
+class BipartiteGraph(nn.Module):
+    """Who watched what, as sums over neighbours in both directions.
+
+    Args:
+        matrix: Binary, shape (num_users, num_items).
+    """
+
+    user_degrees: Tensor
+    item_degrees: Tensor
+
+    def __init__(self, matrix: sparse.csr_array) -> None:
+        super().__init__()
+        self.num_users, self.num_items = int(matrix.shape[0]), int(matrix.shape[1])
+        self.adjacency = SparseMatrix(matrix)
+        for name, axis in (("user_degrees", 1), ("item_degrees", 0)):
+            degrees = torch.as_tensor(matrix.sum(axis=axis), dtype=torch.float32).reshape(-1, 1)
+            self.register_buffer(name, degrees, persistent=False)
+
+    def sum_to_users(self, items: Float[Tensor, "num_items dim"]) -> Float[Tensor, "num_users dim"]:
+        """Return, for each user, the sum over the items it watched."""
+        return self.adjacency(items)
+
+    def sum_to_items(self, users: Float[Tensor, "num_users dim"]) -> Float[Tensor, "num_items dim"]:
+        """Return, for each item, the sum over its users."""
+        return self.adjacency.transposed(users)
+
+    def mean_neighbours(
+        self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
+    ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
+        """Return each node's mean over its neighbours; zero for a node without any."""
+        return (
+            self.sum_to_users(items) / self.user_degrees.clamp(min=1),
+            self.sum_to_items(users) / self.item_degrees.clamp(min=1),
+        )
+
+    def symmetric_neighbours(
+        self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
+    ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
+        """Return each node's sum over its neighbours, each weighed by 1 / sqrt(degree * degree)."""
+        user_scale, item_scale = self.user_degrees.clamp(min=1).rsqrt(), self.item_degrees.clamp(min=1).rsqrt()
+        return (
+            user_scale * self.sum_to_users(item_scale * items),
+            item_scale * self.sum_to_items(user_scale * users),
+        )
