@@ -1,0 +1,193 @@
+"""A generated world is what it says: its counts, its shape, its split, and a truth that its features tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from metammf.data.synthetic import World, generate_world, load_truth, save_world
+from metammf.errors import ConfigError, DataError, FileFormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return generate_world(users=600, items=1_500, interactions=9_000, seed=1, cold_share=0.2, missing_share=0.15)
+
+
+def gini(counts: NDArray[np.int64]) -> float:
+    shares = np.cumsum(np.sort(counts)) / counts.sum()
+    return float(1 - 2 * shares.mean() + 1 / len(counts))
+
+
+def readout(features: NDArray[np.floating], target: NDArray[np.floating]) -> float:
+    """R2 on held-out rows of a ridge regression."""
+    X = np.column_stack([features, np.ones(len(features))]).astype(np.float64)
+    half = len(X) // 2
+    weights = np.linalg.solve(X[:half].T @ X[:half] + np.eye(X.shape[1]), X[:half].T @ target[:half])
+    rest = target[half:]
+    return float(1 - ((rest - X[half:] @ weights) ** 2).sum() / ((rest - rest.mean(axis=0)) ** 2).sum())
+
+
+def test_counts_are_exactly_those_asked_for(world):
+    log = world.dataset.interactions
+    assert (log.num_users, log.num_items, len(log)) == (600, 1_500, 9_000)
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "interactions"), [(10, 20, 20), (10, 20, 50), (50, 40, 500), (200, 5000, 400)]
+)
+def test_counts_hold_at_the_borders(users, items, interactions):
+    dataset = generate_world(users=users, items=items, interactions=interactions, cold_share=0.5).dataset
+    assert len(dataset.interactions) == interactions
+    split = dataset.split()
+    assert split.train.user_counts.min() >= 1
+    assert len(split.validation) >= 1
+    assert len(split.test) >= 1
+
+
+def test_defaults_grow_with_users():
+    small, large = generate_world(users=500).dataset, generate_world(users=4_000).dataset
+    assert len(small.interactions) == 10_000
+    assert len(large.interactions) == 80_000
+    assert small.num_items < large.num_items
+
+
+def test_the_log_has_long_tails(world):
+    log = world.dataset.interactions
+    assert 0.001 <= len(log) / (log.num_users * log.num_items) <= 0.011
+    assert 0.5 < gini(log.item_counts) < 0.75
+    assert 0.3 < gini(log.user_counts) < 0.6
+
+
+def test_same_seed_same_world_and_another_seed_another(world):
+    again, other = (
+        generate_world(users=600, items=1_500, interactions=9_000, seed=seed, cold_share=0.2, missing_share=0.15)
+        for seed in (1, 2)
+    )
+    for name in ("users", "items", "timestamps"):
+        np.testing.assert_array_equal(
+            getattr(world.dataset.interactions, name), getattr(again.dataset.interactions, name)
+        )
+    np.testing.assert_array_equal(world.dataset.parts, again.dataset.parts)
+    for name, matrix in world.dataset.features.matrices.items():
+        np.testing.assert_array_equal(matrix, again.dataset.features.matrices[name])
+    assert world.dataset.catalog.items.equals(again.dataset.catalog.items)
+    assert not np.array_equal(world.dataset.interactions.keys, other.dataset.interactions.keys)
+
+
+def test_split_is_published_by_time_and_each_user_trains(world):
+    split = world.dataset.split()
+    assert split.method == "published"
+    assert split.train.user_counts.min() >= 1
+    assert split.train.timestamps.max() <= split.validation.timestamps.min()
+    assert split.validation.timestamps.max() <= split.test.timestamps.min()
+    for part in (split.validation, split.test):
+        assert 0.07 < len(part) / len(world.dataset.interactions) < 0.13
+
+
+def test_cold_clips_are_uploaded_after_training_and_held_out_only(world):
+    split, cold = world.dataset.split(), world.truth.cold_items
+    assert cold.mean() == pytest.approx(0.2)
+    assert not cold[split.train.items].any()
+    assert cold[split.validation.items].mean() > 0.05
+    assert cold[split.test.items].mean() > 0.05
+    assert world.dataset.catalog.items["uploaded_at"].to_numpy()[cold].min() >= split.train.timestamps.max()
+
+
+def test_nobody_watches_a_clip_before_it_is_uploaded_and_histories_are_in_order(world):
+    log = world.dataset.interactions
+    assert (log.timestamps >= world.dataset.catalog.items["uploaded_at"].to_numpy()[log.items]).all()
+    same_user = log.users[1:] == log.users[:-1]
+    assert (log.timestamps[1:] >= log.timestamps[:-1])[same_user].all()
+
+
+def test_missing_modalities_carry_no_appeal(world):
+    present = np.column_stack(list(world.dataset.features.present.values()))
+    assert (~present).any(axis=1).mean() == pytest.approx(0.15)
+    assert (~present).sum(axis=1).max() == 1
+    assert (world.truth.modality_weights[~present] == 0).all()
+    np.testing.assert_allclose(world.truth.modality_weights.sum(axis=1), 1, rtol=1e-5)
+    assert [title is None for title in world.dataset.catalog.titles] == (
+        ~world.dataset.features.present["textual"]
+    ).tolist()
+
+
+def test_most_clips_are_about_one_modality(world):
+    assert (world.truth.modality_weights.max(axis=1) > 0.6).mean() > 0.6
+
+
+@pytest.mark.parametrize("modality", ["visual", "acoustic", "textual"])
+def test_features_tell_the_mix_and_the_latents(world, modality):
+    held = world.dataset.features.present[modality]
+    features = world.dataset.features.matrices[modality][held]
+    index = world.truth.modalities.index(modality)
+    assert readout(features, world.truth.modality_weights[held]) > 0.5
+    assert readout(features, world.truth.item_latents[held, index]) > 0.7
+    assert readout(features, world.truth.item_latents[held, index - 1]) < 0.05
+
+
+def test_what_users_watch_appeals_to_them(world):
+    log, truth = world.dataset.interactions, world.truth
+    watched = truth.utility(log.users, log.items)
+    others = truth.utility(log.users, np.random.default_rng(0).permutation(log.items))
+    assert watched.mean() > others.mean() + others.std()
+
+
+def test_modalities_and_dtype_are_free():
+    world = generate_world(users=50, items=100, interactions=400, modalities={"cover": 3, "audio": 5}, dtype="float16")
+    assert world.dataset.features.widths == {"cover": 3, "audio": 5}
+    assert {matrix.dtype for matrix in world.dataset.features.matrices.values()} == {np.dtype(np.float16)}
+    world.dataset.features.check_finite()
+    alone = generate_world(users=50, items=100, interactions=400, modalities={"audio": 5}, missing_share=0)
+    assert (alone.truth.modality_weights == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"users": 0}, "users"),
+        ({"users": -5}, "users"),
+        ({"items": 0}, "items"),
+        ({"seed": -1}, "seed"),
+        ({"interactions": 0}, "interactions"),
+        ({"users": 20, "items": 20, "interactions": 101}, "interactions"),
+        ({"cold_share": 0.9}, "cold_share"),
+        ({"cold_share": float("nan")}, "cold_share"),
+        ({"missing_share": -0.1}, "missing_share"),
+        ({"modalities": {}}, "modalities"),
+        ({"modalities": {"visual": 0}}, "visual"),
+        ({"modalities": {"visual": 4}}, "missing_share"),
+        ({"dtype": "int8"}, "dtype"),
+        ({"dtype": "float12"}, "dtype"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, word):
+    with pytest.raises(ConfigError, match=word):
+        generate_world(**arguments)
+
+
+def test_saved_world_comes_back(tmp_path: Path):
+    folder = pytest.importorskip("metammf.data.folder", reason="needs the folder layout")
+    world = generate_world(users=50, items=100, interactions=400, seed=3)
+    save_world(world, tmp_path / "world")
+    read, truth = folder.load_dataset(tmp_path / "world"), load_truth(tmp_path / "world")
+    np.testing.assert_array_equal(read.interactions.keys, world.dataset.interactions.keys)
+    np.testing.assert_array_equal(read.parts, world.dataset.parts)
+    assert truth.modalities == world.truth.modalities
+    np.testing.assert_array_equal(truth.modality_weights, world.truth.modality_weights)
+    np.testing.assert_array_equal(truth.cold_items, world.truth.cold_items)
+
+
+def test_truth_that_is_missing_or_damaged_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"truth\.npz"):
+        load_truth(tmp_path)
+    (tmp_path / "truth.npz").write_bytes(b"PK\x03\x04 not an archive")
+    with pytest.raises(FileFormatError, match=r"truth\.npz"):
+        load_truth(tmp_path)
