@@ -210,7 +210,7 @@ def load_truth(path: Path | str) -> Truth:
     if not file.is_file():
         raise DataError(f"{file}: no such file; only a generated world has a truth")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in Truth.__dataclass_fields__}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise FileFormatError(file, f"not readable ({error})", "the file that save_world writes") from error
