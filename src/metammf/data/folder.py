@@ -1,0 +1,305 @@
+"""Our own layout on disk: a folder that other tools read too.
+
+::
+
+    interactions.parquet   user_id, item_id, optional timestamp (seconds), rating, split (train, validation, test)
+    users.parquet          user_id: all users in index order, those without interactions included
+    items.parquet          item_id, optional title, path, cover, uploaded_at, ...; has_<modality> where some item lacks it
+    features/<name>.npy    one matrix a modality, rows in items.parquet's order, float16 or float32
+    dataset.json           name, licence, provenance, counts, and size and SHA-256 of each file
+
+Only ``interactions.parquet`` and ``items.parquet`` are needed, so that such a folder can be written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from metammf.data.dataset import PARTS, Catalog, Dataset
+from metammf.data.features import ItemFeatures
+from metammf.data.ids import IdMap
+from metammf.data.interactions import Interactions
+from metammf.data.readers import tables
+from metammf.data.readers.features import in_usual_order, read_features
+from metammf.errors import DataError, FileFormatError
+from metammf.files import atomic_folder, read_json, sha256, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MARKER = "dataset.json"
+_VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CHUNK_BYTES = 64 << 20
+
+
+def load_dataset(path: Path | str) -> Dataset:
+    """Load a data set from a folder in our layout; the features stay on disk, memory-mapped.
+
+    All that is there is checked, every feature value included. Hashes are those of `dataset.json` where a file is as
+    old and as large as it says, and are computed when first asked for otherwise.
+
+    Raises:
+        DataError: there is no such folder, or it is of a foreign format: names the command that imports it.
+        FileFormatError: a file is not what it should be.
+    """
+    path = Path(path)
+    _require_folder(path)
+    about = _read_about(path)
+    item_ids, features, items = load_features(path, modalities=about.get("modalities"))
+    source = path / "interactions.parquet"
+    table = tables.read_table(source, ("user_id", "item_id"), ("timestamp", "rating", "split"))
+    users = tables.ids(table["user_id"], source)
+    user_ids = _read_users(path / "users.parquet", users)
+    log = _read_log(table, users, user_ids, item_ids, source)
+    parts = _read_parts(table["split"], source) if "split" in table.columns else None
+    provenance = about.get("provenance") or {}
+    return Dataset(
+        str(about.get("name") or path.resolve().name),
+        log,
+        Catalog(user_ids, item_ids, features, items),
+        parts,
+        provenance,
+        path,
+        _FileHashes(path, about.get("files") or {}),
+    )
+
+
+def load_features(path: Path | str, *, modalities: list[str] | None = None) -> tuple[IdMap, ItemFeatures, pl.DataFrame]:
+    """Load items and their features alone: `items.parquet` and ``features/``.
+
+    Args:
+        path: A folder that may hold interactions or not.
+        modalities: Their order; None: visual, acoustic, textual, then the others by name.
+
+    Returns:
+        Item ids, features, and the items' other columns.
+
+    Raises:
+        DataError: there is no such folder.
+        FileFormatError: a file is not what it should be.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder")
+    source = path / "items.parquet"
+    table = tables.read_table(source, ("item_id",))
+    table = tables.collect(tables.scan_table(source), source)
+    ids = tables.ids(table["item_id"], source)
+    item_ids = _id_map(ids, "item", source)
+    files = {file.stem: file for file in (path / "features").glob("*.npy")}
+    order = modalities if modalities is not None else in_usual_order(files)
+    for name in order:
+        if name not in files:
+            raise FileFormatError(path / "features" / f"{name}.npy", "no such file", f"as {MARKER} says")
+    matrices = {name: read_features(files[name], len(item_ids)) for name in [*order, *(set(files) - set(order))]}
+    masks = {}
+    for column in [name for name in table.columns if name.startswith("has_")]:
+        modality = column.removeprefix("has_")
+        if modality in matrices:
+            if table[column].dtype != pl.Boolean or table[column].null_count():
+                raise FileFormatError(
+                    source, f"column {column!r} is of {table[column].dtype}", "booleans, none missing"
+                )
+            masks[modality] = table[column].to_numpy()
+    items = table.drop("item_id", *(f"has_{name}" for name in masks))
+    if "title" in items.columns and items["title"].dtype != pl.String:
+        raise FileFormatError(source, f"column 'title' is of {items['title'].dtype}", "strings")
+    return item_ids, ItemFeatures(matrices, masks, num_items=len(item_ids)), items
+
+
+def save_dataset(dataset: Dataset, path: Path | str) -> None:
+    """Write a data set as a folder in our layout, whole or not at all; features are copied in chunks.
+
+    Raises:
+        DataError: `path` exists and is not a folder that metammf wrote, or cannot be written.
+    """
+    catalog, features = dataset.catalog, dataset.features
+    for name in features.modalities:
+        if not _NAME.fullmatch(name):
+            raise DataError(f"modality {name!r}: a name of letters, digits, '.', '_' and '-' is needed for its file")
+    with atomic_folder(path, marker=MARKER) as part:
+        try:
+            _log_table(dataset).write_parquet(part / "interactions.parquet")
+            pl.DataFrame({"user_id": _series(catalog.user_ids)}).write_parquet(part / "users.parquet")
+            _items_table(catalog).write_parquet(part / "items.parquet")
+            (part / "features").mkdir()
+            for name, matrix in features.matrices.items():
+                _write_matrix(part / "features" / f"{name}.npy", matrix)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"cannot write {path}: {error}") from error
+        files = sorted(file for file in part.rglob("*") if file.is_file())
+        about = {
+            "format": "metammf",
+            "version": _VERSION,
+            "name": dataset.name,
+            "licence": dataset.provenance.get("licence"),
+            "provenance": dict(dataset.provenance),
+            "counts": {
+                "users": dataset.num_users,
+                "items": dataset.num_items,
+                "interactions": len(dataset.interactions),
+            },
+            "modalities": list(features.modalities),
+            "files": {
+                file.relative_to(part).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+                for file in files
+            },
+        }
+        write_json(part / MARKER, about)
+
+
+class _FileHashes(Mapping[str, str]):
+    """SHA-256 of a folder's files by relative name, each found out when first asked for."""
+
+    def __init__(self, path: Path, recorded: Mapping[str, Any]) -> None:
+        self._path, self._recorded = path, recorded
+        names = ["interactions.parquet", "users.parquet", "items.parquet"]
+        names += sorted(f"features/{file.name}" for file in (path / "features").glob("*.npy"))
+        self._hashes: dict[str, str | None] = {name: None for name in names if (path / name).is_file()}
+
+    def __getitem__(self, name: str) -> str:
+        known = self._hashes[name]
+        if known is None:
+            known = self._hashes[name] = self._find(name)
+        return known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hashes)
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def _find(self, name: str) -> str:
+        file, record = self._path / name, self._recorded.get(name) or {}
+        stat = file.stat()
+        # Written before its record and of the recorded size: unchanged. Otherwise the file is read.
+        if stat.st_size == record.get("bytes") and stat.st_mtime_ns <= (self._path / MARKER).stat().st_mtime_ns:
+            return str(record["sha256"])
+        return sha256(file)
+
+
+def _require_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder" if not path.exists() else f"{path}: is a file, not a folder")
+    if (path / "interactions.parquet").is_file():
+        return
+    from metammf.data.importers.registry import recognise
+
+    foreign = recognise(path)
+    if foreign is not None:
+        raise DataError(
+            f"{path} looks like the {foreign.name} form: run `metammf data import {path} OUT --format {foreign.name}`"
+            " and use OUT"
+        )
+    raise FileFormatError(path / "interactions.parquet", "no such file", "a data set in the layout of metammf")
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    if not (path / MARKER).is_file():
+        return {}
+    about = read_json(path / MARKER)
+    kinds = {"modalities": list, "provenance": dict, "files": dict}
+    if not isinstance(about, dict) or any(
+        not isinstance(about[key], kind) for key, kind in kinds.items() if about.get(key) is not None
+    ):
+        raise FileFormatError(path / MARKER, "is not a description of a data set")
+    if about.get("version", _VERSION) != _VERSION:
+        raise FileFormatError(path / MARKER, f"is of version {about['version']!r}", f"version {_VERSION}")
+    return about
+
+
+def _read_users(source: Path, seen: pl.Series) -> IdMap:
+    if source.is_file():
+        ids = tables.ids(tables.read_table(source, ("user_id",))["user_id"], source)
+    else:
+        ids = seen.unique(maintain_order=True)
+    return _id_map(ids, "user", source)
+
+
+def _id_map(ids: pl.Series, kind: str, source: Path) -> IdMap:
+    if ids.n_unique() < len(ids):
+        row = int(ids.is_first_distinct().not_().arg_max() or 0)
+        raise FileFormatError(source, f"row {row + 1}: {kind} id {ids[row]!r} comes a second time", "each id once")
+    return IdMap(ids.to_numpy(), kind=kind)
+
+
+def _read_log(table: pl.DataFrame, users: pl.Series, user_ids: IdMap, item_ids: IdMap, source: Path) -> Interactions:
+    if not table.height:
+        raise FileFormatError(source, "holds no interaction", "at least one row")
+    user_index = tables.index_ids(users, _series(user_ids), source, "user")
+    item_index = tables.index_ids(tables.ids(table["item_id"], source), _series(item_ids), source, "item")
+    timestamps = tables.whole(table["timestamp"], source) if "timestamp" in table.columns else None
+    ratings = tables.floats(table["rating"], source).astype(np.float32) if "rating" in table.columns else None
+    keys = pl.Series(user_index.astype(np.int64) * len(item_ids) + item_index)
+    repeated = keys.is_first_distinct().not_()
+    if repeated.any():
+        row = int(repeated.arg_max() or 0)
+        count, first = int(repeated.sum()), int((keys == keys[row]).arg_max() or 0)
+        where = [
+            f"{index + 1}" + (f" ({table['split'][index]})" if "split" in table.columns else "")
+            for index in (first, row)
+        ]
+        raise FileFormatError(
+            source,
+            f"rows {where[0]} and {where[1]} are one pair, user {table['user_id'][row]!r} and item"
+            f" {table['item_id'][row]!r} ({count} such repeats)",
+            "each pair once, in one part",
+        )
+    return Interactions(user_index, item_index, len(user_ids), len(item_ids), timestamps, ratings)
+
+
+def _read_parts(split: pl.Series, source: Path) -> NDArray[np.int8]:
+    if split.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        raise FileFormatError(source, f"column 'split' is of {split.dtype}", "strings")
+    names = pl.Series(PARTS)
+    parts = split.cast(pl.String).replace_strict(names, pl.Series(range(len(PARTS)), dtype=pl.Int8), default=None)
+    if parts.null_count():
+        row = int(parts.is_null().arg_max() or 0)
+        raise FileFormatError(source, f"row {row + 1}, column 'split' is {split[row]!r}", "train, validation or test")
+    values = parts.to_numpy()
+    for part in (0, 2):
+        if not (values == part).any():
+            raise FileFormatError(source, f"the {PARTS[part]} part is empty", "at least one interaction")
+    return values
+
+
+def _series(ids: IdMap) -> pl.Series:
+    return pl.Series(ids.ids, dtype=pl.Int64 if ids.is_integer else pl.String)
+
+
+def _log_table(dataset: Dataset) -> pl.DataFrame:
+    log, catalog = dataset.interactions, dataset.catalog
+    columns = {
+        "user_id": _series(catalog.user_ids).gather(log.users),
+        "item_id": _series(catalog.item_ids).gather(log.items),
+    }
+    if log.timestamps is not None:
+        columns["timestamp"] = pl.Series(log.timestamps, dtype=pl.Int64)
+    if log.ratings is not None:
+        columns["rating"] = pl.Series(log.ratings, dtype=pl.Float32)
+    if dataset.parts is not None:
+        columns["split"] = pl.Series(PARTS).gather(dataset.parts)
+    return pl.DataFrame(columns)
+
+
+def _items_table(catalog: Catalog) -> pl.DataFrame:
+    masks = {f"has_{name}": pl.Series(mask) for name, mask in catalog.features.present.items() if not mask.all()}
+    kept = catalog.items.drop("item_id", *masks, strict=False)
+    return pl.DataFrame({"item_id": _series(catalog.item_ids), **kept.to_dict(), **masks})
+
+
+def _write_matrix(path: Path, matrix: NDArray[Any]) -> None:
+    """Write an `.npy` file without holding the matrix in memory; what is neither float16 nor float32 becomes float32."""
+    dtype = matrix.dtype if matrix.dtype in (np.float16, np.float32) else np.dtype(np.float32)
+    target = np.lib.format.open_memmap(path, mode="w+", dtype=dtype.newbyteorder("="), shape=matrix.shape)
+    step = max(1, _CHUNK_BYTES // max(1, matrix.shape[1] * dtype.itemsize))
+    for start in range(0, len(matrix), step):
+        target[start : start + step] = matrix[start : start + step]
+    target.flush()

@@ -1,0 +1,137 @@
+"""The MMRec form: one table of interactions with the published split in it, one feature file a modality.
+
+``NAME.inter``: tab-separated, ``userID itemID rating [timestamp] x_label``, where ``x_label`` is 0, 1 or 2 for train,
+validation and test. Every ``*.npy`` beside it is a modality, row = itemID: ``image_feat``, ``audio_feat`` and
+``text_feat`` by their usual names, others by their file's. ``titles.csv``: ``itemID,title``. The numbers from 0 are the
+ids, those that do not occur included.
+
+Our own export adds ``user_ids.csv`` and ``item_ids.csv``, which bring back the outside ids and which items lack what.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from metammf.data.features import ItemFeatures
+from metammf.data.ids import IdMap
+from metammf.data.importers.assembling import Pairs, check_extent, gather_features, hashes, make_dataset
+from metammf.data.readers import tables
+from metammf.errors import FileFormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from metammf.data.dataset import Dataset
+
+USER_IDS, ITEM_IDS = "user_ids.csv", "item_ids.csv"
+
+
+def recognise(source: Path) -> bool:
+    """Whether the folder holds one `.inter` file whose header has no types."""
+    found = list(source.glob("*.inter"))
+    if len(found) != 1:
+        return False
+    with found[0].open("rb") as stream:
+        header = stream.readline(4096)
+    return b":" not in header and b"userID" in header
+
+
+def read(source: Path) -> Dataset:
+    """Import a folder of this form.
+
+    Raises:
+        FileFormatError: a file is missing or damaged, a column is missing, a number is out of range, parts overlap.
+    """
+    found = sorted(source.glob("*.inter"))
+    if len(found) != 1:
+        raise FileFormatError(source, f"holds {len(found)} .inter files", "one")
+    inter, feature_files = found[0], sorted(source.glob("*.npy"))
+    pairs = _read_pairs(inter)
+    features = gather_features(feature_files)
+    num_items = features.num_items if feature_files else int(pairs.items.max()) + 1
+    too_large = np.flatnonzero(pairs.items >= num_items)
+    if len(too_large):
+        row = int(too_large[0])
+        raise FileFormatError(
+            inter, f"row {row + 1}: itemID {pairs.items[row]}", f"below {num_items}, the rows of the features"
+        )
+    num_users = check_extent(int(pairs.users.max()) + 1, len(pairs.users), "user", inter)
+    check_extent(num_items, len(pairs.users), "item", inter)
+    features = features if feature_files else ItemFeatures({}, num_items=num_items)
+    extras = [path for path in (source / "titles.csv", source / USER_IDS, source / ITEM_IDS) if path.is_file()]
+    user_ids = _outside_ids(source / USER_IDS, "user", num_users)
+    return make_dataset(
+        inter.stem,
+        pairs,
+        user_ids,
+        _with_masks(features, source / ITEM_IDS),
+        _outside_ids(source / ITEM_IDS, "item", num_items),
+        items=_titles(source / "titles.csv", num_items),
+        provenance={"format": "mmrec", "licence": None, "sources": hashes([inter, *feature_files, *extras])},
+        path=inter,
+    )
+
+
+def _read_pairs(inter: Path) -> Pairs:
+    table = tables.read_table(
+        inter, ("userID", "itemID"), ("rating", "timestamp", "x_label"), separator="\t", quote=None
+    )
+    if not table.height:
+        raise FileFormatError(inter, "holds no interaction", "at least one row below the header")
+    columns: dict[str, Any] = {"ratings": None, "timestamps": None, "parts": None}
+    if "rating" in table.columns:
+        columns["ratings"] = tables.floats(table["rating"], inter)
+    if "timestamp" in table.columns:
+        columns["timestamps"] = tables.whole(table["timestamp"], inter)
+    if "x_label" in table.columns:
+        labels = tables.whole(table["x_label"], inter)
+        _refuse_outside(labels, 2, "x_label", inter)
+        columns["parts"] = labels.astype(np.int8)
+    users, items = (tables.whole(table[name], inter) for name in ("userID", "itemID"))
+    _refuse_outside(users, 2**31 - 2, "userID", inter)
+    _refuse_outside(items, 2**31 - 2, "itemID", inter)
+    return Pairs(users, items, **columns)
+
+
+def _refuse_outside(values: NDArray[np.int64], highest: int, column: str, path: Path) -> None:
+    bad = np.flatnonzero((values < 0) | (values > highest))
+    if len(bad):
+        row = int(bad[0])
+        raise FileFormatError(path, f"row {row + 1}, column {column!r} is {values[row]}", f"0 to {highest}")
+
+
+def _titles(path: Path, num_items: int) -> pl.DataFrame | None:
+    if not path.is_file():
+        return None
+    table = tables.read_table(path, ("itemID", "title"))
+    items = tables.whole(table["itemID"], path)
+    _refuse_outside(items, num_items - 1, "itemID", path)
+    titles: list[str | None] = [None] * num_items
+    for item, title in zip(items.tolist(), table["title"].to_list(), strict=True):
+        if titles[item] is not None:
+            raise FileFormatError(path, f"itemID {item} comes twice", "each item once")
+        titles[item] = title
+    return pl.DataFrame({"title": pl.Series(titles, dtype=pl.String)})
+
+
+def _outside_ids(path: Path, kind: str, count: int) -> IdMap:
+    if not path.is_file():
+        return IdMap.of_range(count, kind=kind)
+    table = tables.read_table(path, (f"{kind}ID", f"{kind}_id"))
+    if not np.array_equal(tables.whole(table[f"{kind}ID"], path), np.arange(table.height)) or table.height < count:
+        raise FileFormatError(path, f"does not list the {kind} numbers 0 to {count - 1} in order")
+    return IdMap(tables.ids(table[f"{kind}_id"], path).to_numpy(), kind=kind)
+
+
+def _with_masks(features: ItemFeatures, path: Path) -> ItemFeatures:
+    if not path.is_file():
+        return features
+    wanted = [f"has_{name}" for name in features.modalities]
+    table = tables.read_table(path, (), wanted)
+    masks = {name.removeprefix("has_"): (table[name] == "true").to_numpy() for name in wanted if name in table.columns}
+    return ItemFeatures(features.matrices, masks, num_items=features.num_items)

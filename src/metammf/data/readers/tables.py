@@ -1,0 +1,209 @@
+"""Reading CSV, TSV and Parquet tables of others: every failure names the file, the row and the column.
+
+Text is read as text and turned into numbers here, so that no value is guessed, dropped or rounded on the way: ids are
+whole numbers where all of them are written as whole numbers are ("7", not "007"), and strings otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from metammf.errors import FileFormatError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
+
+
+def scan_table(path: Path | str, *, separator: str | None = None, quote: str | None = '"') -> pl.LazyFrame:
+    """Scan a table lazily: Parquet by its extension, anything else as text with a header, all columns strings.
+
+    Args:
+        path: The file.
+        separator: Of columns; None: a tab for ``.tsv`` and ``.inter``-like files, a comma for others.
+        quote: Quoting character, or None where the format knows none.
+
+    Raises:
+        FileFormatError: the file is missing, empty, or its header cannot be read.
+    """
+    path = Path(path)
+    try:
+        if not path.stat().st_size:
+            raise FileFormatError(path, "is empty", "a table with a header")
+    except OSError as error:
+        raise FileFormatError(path, f"cannot be read ({error.strerror or error})") from error
+    if path.suffix == ".parquet":
+        frame = _guard(path, lambda: pl.scan_parquet(path, glob=False))
+    else:
+        comma = separator or ("," if path.suffix in (".csv", ".txt") else "\t")
+        frame = _guard(
+            path,
+            lambda: pl.scan_csv(path, separator=comma, quote_char=quote, infer_schema=False, glob=False),
+        )
+    _guard(path, frame.collect_schema)
+    return frame
+
+
+def columns_of(frame: pl.LazyFrame) -> list[str]:
+    """Return the column names of a scanned table."""
+    return frame.collect_schema().names()
+
+
+def require_columns(frame: pl.LazyFrame, columns: Sequence[str], path: Path | str) -> None:
+    """Refuse a table that lacks a column.
+
+    Raises:
+        FileFormatError: names the columns that are missing, and those that are there.
+    """
+    there = columns_of(frame)
+    for name in columns:
+        if name not in there:
+            raise FileFormatError(
+                path, f"has no column {name!r}{did_you_mean(name, there)}; its columns are {', '.join(there)}"
+            )
+
+
+def collect(frame: pl.LazyFrame, path: Path | str) -> pl.DataFrame:
+    """Read a scanned table.
+
+    Raises:
+        FileFormatError: it cannot be read whole.
+    """
+    return _guard(Path(path), lambda: frame.collect(engine="streaming"))
+
+
+def read_table(
+    path: Path | str,
+    required: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    *,
+    separator: str | None = None,
+    quote: str | None = '"',
+) -> pl.DataFrame:
+    """Read the named columns of a table: all the required ones and what there is of the optional ones.
+
+    Raises:
+        FileFormatError: the file cannot be read, or a required column is missing.
+    """
+    frame = scan_table(path, separator=separator, quote=quote)
+    require_columns(frame, required, path)
+    chosen = [*required, *(name for name in optional if name in columns_of(frame))]
+    return collect(frame.select(chosen) if chosen else frame, path)
+
+
+def _guard(path: Path, read: Any) -> Any:
+    """Call `read` and turn what the table library raises into our error; its panics are no `Exception`."""
+    try:
+        return read()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        line = _line_not_utf8(path)
+        if line:
+            raise FileFormatError(path, f"line {line} is not UTF-8 text") from error
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise FileFormatError(path, f"cannot be read as a table: {text[0]}") from error
+
+
+def _line_not_utf8(path: Path) -> int:
+    """Return the number of the first line of a text file that is not UTF-8, or 0."""
+    if path.suffix == ".parquet" or not path.is_file():
+        return 0
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 0
+
+
+def ids(column: pl.Series, path: Path | str) -> pl.Series:
+    """Return a column of ids as Int64 where all are whole numbers, else as String.
+
+    Raises:
+        FileFormatError: an id is missing, or the column holds something else than text and whole numbers.
+    """
+    if column.dtype.is_integer():
+        _refuse_null(column, path, "an id")
+        return _cast(column, pl.Int64, path, "a whole number below 2^63")
+    if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        raise FileFormatError(path, f"column {column.name!r} is of {column.dtype}", "ids: whole numbers or strings")
+    column = column.cast(pl.String)
+    _refuse_null(column.replace("", None) if (column == "").any() else column, path, "an id")
+    return column.cast(pl.Int64) if column.str.contains(_WHOLE).all() else column
+
+
+def whole(column: pl.Series, path: Path | str) -> NDArray[np.int64]:
+    """Return a column of whole numbers; text may spell them as floats without a fraction ("1.0").
+
+    Raises:
+        FileFormatError: a value is missing or is no whole number.
+    """
+    if column.dtype.is_temporal():
+        column = column.cast(pl.Datetime("us")).dt.epoch("s")
+    if not column.dtype.is_integer():
+        values = floats(column, path)
+        bad = np.flatnonzero((values != np.floor(values)) | (np.abs(values) >= 2**53))
+        if len(bad):
+            raise FileFormatError(path, _cell(column, int(bad[0])), "a whole number")
+        exact = column.cast(pl.Int64, strict=False) if column.dtype == pl.String else None
+        return values.astype(np.int64) if exact is None or exact.null_count() else exact.to_numpy()
+    _refuse_null(column, path, "a whole number")
+    return _cast(column, pl.Int64, path, "a whole number below 2^63").to_numpy()
+
+
+def floats(column: pl.Series, path: Path | str) -> NDArray[np.float64]:
+    """Return a column of finite numbers.
+
+    Raises:
+        FileFormatError: a value is missing, no number, NaN or infinite.
+    """
+    if not (column.dtype.is_numeric() or column.dtype == pl.String):
+        raise FileFormatError(path, f"column {column.name!r} is of {column.dtype}", "numbers")
+    if column.dtype == pl.String:
+        column = column.str.strip_chars()
+    values = _cast(column, pl.Float64, path, "a number").to_numpy()
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise FileFormatError(path, _cell(column, int(bad[0])), "a finite number")
+    return values
+
+
+def index_ids(column: pl.Series, known: pl.Series, path: Path | str, kind: str) -> NDArray[np.int32]:
+    """Return the place of each id of `column` among `known`.
+
+    Raises:
+        FileFormatError: an id is not among them.
+    """
+    if column.dtype != known.dtype:
+        column, known = column.cast(pl.String), known.cast(pl.String)
+    table = pl.DataFrame({"id": known, "index": np.arange(len(known), dtype=np.int32)})
+    joined = pl.DataFrame({"id": column}).join(table, on="id", how="left", maintain_order="left")["index"]
+    if joined.null_count():
+        row = int(joined.is_null().arg_max() or 0)
+        raise FileFormatError(path, f"{_cell(column, row)}: unknown {kind} id", f"one of the {len(known)} {kind}s")
+    return joined.to_numpy()
+
+
+def _cast(column: pl.Series, dtype: Any, path: Path | str, expected: str) -> pl.Series:
+    cast = column.cast(dtype, strict=False)
+    bad = cast.is_null()
+    if bad.any():
+        raise FileFormatError(path, _cell(column, int(bad.arg_max() or 0)), expected)
+    return cast
+
+
+def _refuse_null(column: pl.Series, path: Path | str, expected: str) -> None:
+    if column.null_count():
+        raise FileFormatError(path, _cell(column, int(column.is_null().arg_max() or 0)), expected)
+
+
+def _cell(column: pl.Series, row: int) -> str:
+    value = column[row]
+    return f"row {row + 1}, column {column.name!r} {'is missing' if value is None else f'is {value!r}'}"
