@@ -1,0 +1,122 @@
+"""The result of an evaluation as plain data: printed, written, read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from metammf.errors import DataError
+from metammf.files import atomic_path, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How well a recommender ranks the held-out interactions of one part.
+
+    Args:
+        part: ``validation`` or ``test``.
+        seen: What was left out of each user's ranking: ``train`` or ``train+validation``.
+        ks: Lengths of the lists.
+        all_users: Whether users without an interaction in the part count as zero, instead of not at all.
+        num_users: Users that `metrics` is a mean over.
+        num_interactions: Interactions of the part.
+        metrics: ``"recall@20"`` and so on, full precision: the means of `per_user`, and coverage, gini, novelty and
+            popularity of the lists.
+        warm: The interactions with items that have a train interaction, ranked among all items: ``num_items``,
+            ``num_users``, ``num_interactions`` and ``among_all``, a table as `metrics`; users without one do not count.
+        cold: The others, likewise; and ``among_cold``, ranked among cold items alone. A table is empty where there
+            is no such interaction.
+        seconds: Wall-clock time.
+        per_user: One row a user: ``user_id``, ``relevant``, each metric at each k; and the same of the tables, as
+            ``warm/...``, ``cold_among_all/...`` and ``cold_among_cold/...``, null where the user is not in the table.
+            Not part of the JSON form.
+    """
+
+    part: str
+    seen: str
+    ks: tuple[int, ...]
+    all_users: bool
+    num_users: int
+    num_interactions: int
+    metrics: Mapping[str, float]
+    warm: Mapping[str, Any]
+    cold: Mapping[str, Any]
+    seconds: float
+    per_user: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but `per_user` as plain values that JSON can hold."""
+        plain = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "per_user"}
+        return plain | {
+            "ks": list(self.ks),
+            "metrics": dict(self.metrics),
+            "warm": dict(self.warm),
+            "cold": dict(self.cold),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], per_user: pl.DataFrame | None = None) -> Evaluation:
+        """Build an evaluation from what `to_dict` gave; further keys are left aside.
+
+        Raises:
+            DataError: a key is missing.
+        """
+        names = [entry.name for entry in fields(cls) if entry.name != "per_user"]
+        missing = [name for name in names if name not in values]
+        if missing:
+            raise DataError(f"evaluation: expected the keys {', '.join(names)}; {', '.join(missing)} missing")
+        plain = {name: values[name] for name in names} | {"ks": tuple(values["ks"])}
+        return cls(**plain, per_user=pl.DataFrame() if per_user is None else per_user)
+
+    def write_json(self, path: Path | str) -> None:
+        """Write `to_dict` as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+    def write_parquet(self, path: Path | str) -> None:
+        """Write `per_user` as Parquet, atomically."""
+        with atomic_path(path) as part:
+            self.per_user.write_parquet(part)
+
+    def __str__(self) -> str:
+        who = "all users" if self.all_users else "users"
+        head = (
+            f"{self.part}: {self.num_users:,} {who}, {self.num_interactions:,} interactions, "
+            f"{self.seen} left out ({self.seconds:.1f} s)"
+        )
+        names = dict.fromkeys(key.rpartition("@")[0] for key in self.metrics)
+        main = [[name, *(_number(self.metrics[f"{name}@{k}"]) for k in self.ks)] for name in names]
+        apart = [f"{name}@{k}" for name in ("recall", "ndcg") for k in self.ks]
+        rows = [
+            [title, f"{table['num_interactions']:,}", *(_number(table[key][name]) for name in apart)]
+            for title, table, key in (
+                ("warm items", self.warm, "among_all"),
+                ("cold items", self.cold, "among_all"),
+                ("cold among cold", self.cold, "among_cold"),
+            )
+            if table[key]
+        ]
+        blocks = [
+            _aligned(["", *(f"@{k}" for k in self.ks)], main),
+            _aligned(["", "interactions", *apart], rows),
+        ]
+        return "\n\n".join([head, *blocks])
+
+
+def _aligned(head: list[str], rows: list[list[str]]) -> str:
+    """Set cells in columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [
+        "  ".join(f"{cell:<{width}}" if place == 0 else f"{cell:>{width}}" for place, (cell, width) in enumerate(cells))
+        for cells in (zip(row, widths, strict=True) for row in (head, *rows))
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
