@@ -82,6 +82,8 @@ def atomic_folder(path: Path | str, *, marker: str) -> Iterator[Path]:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     try:
         yield part
+        for file in part.rglob("*"):
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())  # some writers keep theirs to themselves
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
             path.replace(old / path.name)

@@ -140,6 +140,16 @@ class ItemFeatures:
         return ItemFeatures(matrices, self.present, num_items=self.num_items)
 
 
+def absent_features(widths: Mapping[str, int], num_items: int) -> ItemFeatures:
+    """Return features of the right shape that every item lacks, in no memory at all."""
+    nothing = np.zeros(1, dtype=np.float16)
+    return ItemFeatures(
+        {name: np.broadcast_to(nothing, (num_items, width)) for name, width in widths.items()},
+        {name: np.zeros(num_items, dtype=np.bool_) for name in widths},
+        num_items=num_items,
+    )
+
+
 def _chunks(matrix: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
     for start in range(0, len(matrix), _CHUNK_ROWS):
         yield start, np.asarray(matrix[start : start + _CHUNK_ROWS])

@@ -6,6 +6,7 @@ A model is what its paper adds and nothing else: no loop, no batching, no metric
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -28,6 +29,52 @@ if TYPE_CHECKING:
     from metammf.nn.content import Content
 
 _CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Positives of one step and their negatives.
+
+    Args:
+        users: (B,).
+        positives: (B,).
+        negatives: (B, K) of each positive's own, or (M,) distinct ones that the step shares.
+        masked: (B, M): shared negatives that are train positives of the user.
+        negative_correction: (M,): added to the scores of shared negatives for how they were sampled.
+        positive_correction: (B,): the same for the positives.
+    """
+
+    users: Int[Tensor, " batch"]
+    positives: Int[Tensor, " batch"]
+    negatives: Int[Tensor, ...]
+    masked: Bool[Tensor, "batch shared"] | None = None
+    negative_correction: Float[Tensor, " shared"] | None = None
+    positive_correction: Float[Tensor, " batch"] | None = None
+
+    def vectors(self, model: Model) -> tuple[Tensor, Tensor, Tensor]:
+        """Call the model once, on the distinct nodes of the batch.
+
+        Returns:
+            Vectors of the users (B, D), of the positives (B, D), and of the negatives (B, K, D) or (M, D).
+        """
+        users, user_places = torch.unique(self.users, return_inverse=True)
+        nodes = torch.cat([self.positives, self.negatives.flatten()])
+        items, item_places = torch.unique(nodes, return_inverse=True)
+        user_vectors, item_vectors = model(users, items)
+        positives, negatives = item_places[: len(self.positives)], item_places[len(self.positives) :]
+        return (
+            user_vectors[user_places],
+            item_vectors[positives],
+            item_vectors[negatives.view(self.negatives.shape)],
+        )
+
+
+class Objective(Protocol):
+    """What a step descends: owns loss and penalties."""
+
+    def __call__(self, model: Model, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the terms of the loss, which are added up."""
+        ...
 
 
 class Inputs:
@@ -81,6 +128,10 @@ class Model(nn.Module, ABC):
 
     def begin_epoch(self, generator: torch.Generator) -> None:
         """Do what the paper does once an epoch; nothing by default."""
+
+    def objective(self, training: Any) -> Objective | None:
+        """Return the objective of a paper that has one of its own; None takes the one that the training config names."""
+        return None
 
     def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
         """Return the free vectors that a penalty on the batch (`l2_reg`) is laid upon; none by default."""
@@ -169,7 +220,8 @@ class VectorScorer:
     """
 
     def __init__(self, users: Tensor, items: Tensor, rankable: Tensor | None = None) -> None:
-        self.users, self.items, self.rankable = users, items, rankable
+        # One memory layout, so that a product gives the same bits before and after a round trip to disk.
+        self.users, self.items, self.rankable = users.contiguous(), items.contiguous(), rankable
 
     @property
     def num_items(self) -> int:
@@ -180,6 +232,41 @@ class VectorScorer:
         """Return the dot products of these users' vectors with all items'."""
         scores = self.users[users.to(self.users.device)] @ self.items.T
         return scores if self.rankable is None else scores.masked_fill_(~self.rankable, -torch.inf)
+
+
+class FallbackScorer:
+    """Score users without a train interaction by popularity: nothing was learned of them.
+
+    Args:
+        scorer: For everybody else.
+        train: The train interactions.
+    """
+
+    def __init__(self, scorer: Scorer, train: Interactions) -> None:
+        self.scorer = scorer
+        self.unknown = torch.from_numpy(train.user_counts == 0)
+        self.popularity = torch.zeros(scorer.num_items)
+        self.popularity[: train.num_items] = torch.as_tensor(train.item_counts, dtype=torch.float32)
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return self.scorer.num_items
+
+    def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
+        """Return the scores of all items for these users."""
+        scores = self.scorer.scores(users)
+        unknown = self.unknown[users.cpu()]
+        if unknown.any():
+            scores[unknown.to(scores.device)] = self.popularity.to(scores)
+        return scores
+
+
+def finished_scorer(model: Model, train: Interactions) -> VectorScorer:
+    """Return the scorer of a model as it stands; a model of ids alone cannot recommend items that it has no id for."""
+    users, items = model.vectors()
+    rankable = None if model.content_aware else torch.from_numpy(train.item_counts > 0).to(items.device)
+    return VectorScorer(users, items, rankable)
 
 
 class MatrixRowScorer(ABC):

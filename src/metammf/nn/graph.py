@@ -6,6 +6,7 @@ matrix and its transpose serve every normalisation, in both directions, forward 
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float
     from scipy import sparse
+
+
+# Said by torch once a process, to whoever happens to train first; the products here are tested against dense ones.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 class _SparseProduct(torch.autograd.Function):

@@ -1,0 +1,312 @@
+"""The finished thing: scores, id maps, what has been seen, and an encoder for items that are new.
+
+Outside ids stop here: what goes in and comes out are the outside world's, what lies below works on indices.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+
+from metammf.data.dataset import Catalog
+from metammf.data.features import absent_features
+from metammf.data.interactions import Interactions
+from metammf.data.splitting import Development
+from metammf.errors import ConfigError, DataError
+from metammf.models.base import ContentModel, FallbackScorer, Model, VectorScorer
+from metammf.models.content_table import content_of
+from metammf.ranking.topk import rank_batches, top_k
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from scipy import sparse
+    from torch import Tensor
+
+    from metammf.data.features import ItemFeatures
+    from metammf.data.ids import IdMap
+    from metammf.models.base import Scorer
+    from metammf.models.config import ModelConfig
+
+_ENCODED_AT_ONCE = 8192
+Seen = Literal["train", "train+validation", "none"]
+
+
+class Recommender:
+    """What training leaves: recommend, find similar items, take new ones in, explain.
+
+    `metammf.fit` makes one, `Recommender.load` reads one back.
+
+    Args:
+        development: What it was trained on.
+        config: The model's config.
+        scorer: Scores of all items, by user index.
+        model: The trained model, for new items and explanations; None for a solved one.
+        build: Makes the trained model when it is first asked for, where it is not given.
+        state: What a solved model was solved to.
+        history: One record an epoch.
+        trained_items: Items that the model was trained with, where some were added later.
+        data_path: The data set's folder, where features are read again when an explanation asks for them.
+    """
+
+    def __init__(
+        self,
+        development: Development,
+        config: ModelConfig,
+        scorer: Scorer,
+        *,
+        model: Model | None = None,
+        build: Callable[[], Model] | None = None,
+        state: Mapping[str, Tensor] | None = None,
+        history: Sequence[Any] = (),
+        trained_items: int | None = None,
+        data_path: Path | None = None,
+    ) -> None:
+        self.train, self.validation, self.catalog = development.train, development.validation, development.catalog
+        self.config = config
+        self.history = tuple(history)
+        self.scorer = scorer
+        self.state = dict(state or {})
+        self.trained_items = self.catalog.num_items if trained_items is None else trained_items
+        self.data_path = data_path
+        self._final = FallbackScorer(scorer, self.train)
+        self._model, self._build = model, build
+
+    def __repr__(self) -> str:
+        return f"Recommender({self.config.name}: {self.catalog.num_users} users x {self.num_items} items)"
+
+    # Scores -----------------------------------------------------------------------------------------------------
+
+    @property
+    def num_items(self) -> int:
+        """Items that are ranked, those added later included."""
+        return self.scorer.num_items
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Return the score of every item for users by their index: int64 (B,) -> float32 (B, num_items).
+
+        -inf marks an item that cannot be recommended. A user without a train interaction is scored by popularity.
+        """
+        return self._final.scores(users)
+
+    def has_history(self, user_id: Any) -> bool:
+        """Whether a user has a train interaction; one without gets popularity.
+
+        Raises:
+            UnknownIdError: there is no such user.
+        """
+        return bool(self.train.user_counts[self.catalog.user_ids.index(user_id)])
+
+    def recommend(
+        self, user_id: Any, k: int = 10, *, seen: Seen = "train+validation", exclude: Sequence[Any] = ()
+    ) -> pl.DataFrame:
+        """Return the k best items for a user that it has not seen, best first.
+
+        Args:
+            user_id: An outside id.
+            k: How many; fewer come where fewer are left.
+            seen: What the user has seen: "train+validation", "train", or "none" to leave nothing out.
+            exclude: Outside ids of items that are not to come.
+
+        Returns:
+            Columns ``user_id, item_id, rank, score`` (ranks from 1), and ``title`` where there are titles.
+
+        Raises:
+            UnknownIdError: there is no such user or item.
+            ConfigError: k is below 1, or `seen` is none of the three.
+        """
+        frames = self.recommend_many([user_id], k, seen=seen, exclude=exclude)
+        return pl.concat(list(frames))
+
+    def recommend_many(
+        self,
+        user_ids: Sequence[Any] | None = None,
+        k: int = 10,
+        *,
+        seen: Seen = "train+validation",
+        exclude: Sequence[Any] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the recommendations of many users (None: of all), batch by batch, as `recommend` gives them."""
+        users = np.arange(self.catalog.num_users) if user_ids is None else self.catalog.user_ids.indices(user_ids)
+        hidden, barred = self._seen(seen), self.catalog.item_ids.indices(exclude)
+        batches = rank_batches(self, users, k, seen=hidden, exclude=barred if len(barred) else None)
+        done = 0
+        for batch, items, scores in batches:
+            yield self._frame("user_id", self.catalog.user_ids, batch, items, scores)
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(users))
+
+    def similar(self, item_id: Any, k: int = 10) -> pl.DataFrame:
+        """Return the k items whose vectors are nearest to an item's by cosine, itself left out.
+
+        Returns:
+            Columns ``item_id, rank, score``, and ``title`` where there are titles.
+
+        Raises:
+            UnknownIdError: there is no such item.
+            ConfigError: the model has no vectors of items.
+        """
+        item = self.catalog.item_ids.index(item_id)
+        vectors = torch.nn.functional.normalize(self.vectors().items, dim=1)
+        itself = (torch.tensor([0]), torch.tensor([item]))
+        items, scores = top_k(vectors[item : item + 1] @ vectors.T, k, seen=itself)
+        return self._frame(None, self.catalog.item_ids, np.array([item]), items.numpy(), scores.numpy())
+
+    def vectors(self) -> VectorScorer:
+        """Return the vectors of users (U, D) and items (N, D) whose dot products are the scores.
+
+        Raises:
+            ConfigError: the model has none.
+        """
+        if not isinstance(self.scorer, VectorScorer):
+            raise ConfigError(f"{self.config.name} has no vectors of items")
+        return self.scorer
+
+    def _seen(self, seen: Seen) -> sparse.csr_array | None:
+        if seen not in ("train", "train+validation", "none"):
+            raise ConfigError(f"seen {seen!r}: expected 'train', 'train+validation' or 'none'")
+        if seen == "none":
+            return None
+        log = self.train if seen == "train" or not len(self.validation) else self.train.union(self.validation)
+        return log.matrix
+
+    def _frame(
+        self, column: str | None, ids: IdMap, rows: NDArray[Any], items: NDArray[Any], scores: NDArray[Any]
+    ) -> pl.DataFrame:
+        found = items >= 0
+        row, place = np.nonzero(found)
+        chosen = items[found]
+        columns: dict[str, Any] = {} if column is None else {column: _series(ids.ids[rows[row]])}
+        columns |= {
+            "item_id": _series(self.catalog.item_ids.ids[chosen]),
+            "rank": pl.Series(place + 1, dtype=pl.Int32),
+            "score": pl.Series(scores[found], dtype=pl.Float32),
+        }
+        if "title" in self.catalog.items.columns:
+            columns["title"] = self.catalog.items["title"].gather(chosen)
+        return pl.DataFrame(columns)
+
+    # Content ----------------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> Model:
+        """The trained model.
+
+        Raises:
+            ConfigError: it was solved, not trained.
+        """
+        if self._model is None and self._build is not None:
+            self._model = self._build()
+        if self._model is None:
+            raise ConfigError(f"{self.config.name} is a solved model: it has no network")
+        return self._model
+
+    def _content_model(self) -> ContentModel:
+        if (self._model is None and self._build is None) or not isinstance(self.model, ContentModel):
+            raise ConfigError(f"{self.config.name} knows items by their ids alone: it cannot encode content")
+        return self.model
+
+    @torch.no_grad()
+    def embed_items(self, features: ItemFeatures) -> NDArray[np.float32]:
+        """Return vectors of items from their content alone, shape (n, D), in the order of `features`.
+
+        Raises:
+            ConfigError: the model knows items by their ids alone.
+            DataError: a modality that the model fuses is not there, or has another width.
+        """
+        model = self._content_model()
+        expected = self.catalog.features.widths
+        for name in getattr(model, "modalities", ()):
+            if name not in features.matrices:
+                raise DataError(f"modality {name!r} is missing: the model fuses {', '.join(model.modalities)}")  # type: ignore[attr-defined]  # named by getattr above
+            if features.widths[name] != expected[name]:
+                raise DataError(f"{name} features: expected width {expected[name]}, got {features.widths[name]}")
+        features.check_finite()
+        chunks = [
+            model.encode_items(
+                content_of(features.select(np.arange(start, min(start + _ENCODED_AT_ONCE, features.num_items))))
+            )
+            for start in range(0, features.num_items, _ENCODED_AT_ONCE)
+        ]
+        return torch.cat(chunks).numpy() if chunks else np.zeros((0, self.vectors().items.shape[1]), np.float32)
+
+    def add_items(
+        self, item_ids: Sequence[Any], features: ItemFeatures, titles: Sequence[str] | None = None
+    ) -> Recommender:
+        """Return a recommender that knows further items, recommendable at once, by their content alone.
+
+        Raises:
+            DataError: an id is known already, or the features do not fit.
+            ConfigError: the model knows items by their ids alone.
+        """
+        if len(item_ids) != features.num_items:
+            raise DataError(f"{len(item_ids)} new item ids, but features of {features.num_items} items")
+        known = self.vectors()
+        new = torch.from_numpy(self.embed_items(features))
+        catalog = _extended(self.catalog, item_ids, titles)
+        wider = [_widened(part, len(catalog.item_ids)) for part in (self.train, self.validation)]
+        scorer = VectorScorer(known.users, torch.cat([known.items, new]))
+        return Recommender(
+            Development(wider[0], wider[1], catalog),
+            self.config,
+            scorer,
+            model=self._model,
+            build=self._build,
+            history=self.history,
+            trained_items=self.trained_items,
+            data_path=self.data_path,
+        )
+
+    # Disk -------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path | str, *, data_path: Path | str | None = None) -> None:
+        """Write everything into a folder of its own, atomically; no pickle.
+
+        Args:
+            folder: Where to.
+            data_path: The data set's folder, where features are read again when an explanation asks for them.
+
+        Raises:
+            DataError: the folder is somebody else's, or cannot be written.
+        """
+        from metammf.recommender_files import write_recommender
+
+        write_recommender(self, folder, data_path)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Recommender:
+        """Read back what `save` wrote; `folder` may be a run's.
+
+        Raises:
+            RunError: there is nothing of the kind, or it is damaged.
+        """
+        from metammf.recommender_files import read_recommender
+
+        return read_recommender(cls, folder)
+
+
+def _series(ids: NDArray[Any]) -> pl.Series:
+    return pl.Series(ids.tolist(), dtype=pl.Int64 if ids.dtype.kind == "i" else pl.String)
+
+
+def _extended(catalog: Catalog, item_ids: Sequence[Any], titles: Sequence[str] | None) -> Catalog:
+    """The catalog with further items; features of the new ones are not kept, since their vectors are."""
+    ids = catalog.item_ids.extend(item_ids)
+    items = catalog.items
+    if items.width:
+        new = items.clear(len(item_ids))
+        if "title" in items.columns and titles is not None:
+            new = new.with_columns(pl.Series("title", list(titles), dtype=pl.String))
+        items = pl.concat([items, new])
+    return Catalog(catalog.user_ids, ids, absent_features(catalog.features.widths, len(ids)), items)
+
+
+def _widened(part: Interactions, num_items: int) -> Interactions:
+    return Interactions(part.users, part.items, part.num_users, num_items, part.timestamps, part.ratings)

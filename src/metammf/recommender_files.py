@@ -1,0 +1,173 @@
+"""A recommender as a folder: JSON, Parquet and safetensors, no pickle.
+
+::
+
+    recommender.json      the model's config, counts, the data set's folder
+    tensors.safetensors   vectors or what was solved, the network's weights, train and validation interactions
+    users.parquet         user_id, in index order
+    items.parquet         item_id and the items' other columns, in index order
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from metammf.data.dataset import Catalog
+from metammf.data.features import absent_features
+from metammf.data.ids import IdMap
+from metammf.data.interactions import Interactions
+from metammf.data.splitting import Development
+from metammf.errors import MetaMMFError, RunError
+from metammf.files import atomic_folder, read_json, write_json
+from metammf.models.base import Inputs, Model, Scorer, VectorScorer
+from metammf.models.registry import model_config, model_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from metammf.models.config import ModelConfig
+    from metammf.recommender import Recommender
+
+FORMAT = "metammf-recommender-1"
+MARKER = "recommender.json"
+FOLDER = "recommender"
+
+
+def write_recommender(recommender: Recommender, folder: Path | str, data_path: Path | str | None) -> None:
+    """Write `recommender` into `folder`, whole or not at all."""
+    catalog = recommender.catalog
+    tensors = _interactions("train", recommender.train) | _interactions("validation", recommender.validation)
+    tensors |= {f"state/{name}": value for name, value in recommender.state.items()}
+    if not recommender.state and isinstance(recommender.scorer, VectorScorer):
+        scorer = recommender.scorer
+        tensors |= {"vectors/users": scorer.users, "vectors/items": scorer.items}
+        if scorer.rankable is not None:
+            tensors["vectors/rankable"] = scorer.rankable
+        weights = recommender.model.state_dict()
+        tensors |= {f"model/{name}": value for name, value in weights.items()}
+    about = {
+        "format": FORMAT,
+        "model": recommender.config.model_dump(mode="json"),
+        "num_users": catalog.num_users,
+        "num_items": catalog.num_items,
+        "trained_items": recommender.trained_items,
+        "feature_widths": catalog.features.widths,
+        "data_path": None if data_path is None else Path(data_path).as_posix(),
+    }
+    with atomic_folder(folder, marker=MARKER) as part:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part / "tensors.safetensors"
+        )
+        _table("user_id", catalog.user_ids).write_parquet(part / "users.parquet")
+        items = catalog.items.drop("item_id", strict=False)
+        _table("item_id", catalog.item_ids).hstack(items.get_columns()).write_parquet(part / "items.parquet")
+        write_json(part / MARKER, about)
+
+
+def read_recommender(kind: type[Recommender], folder: Path | str) -> Recommender:
+    """Read what `write_recommender` wrote; `folder` may be the run that holds it.
+
+    Raises:
+        RunError: there is nothing of the kind, or it is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / MARKER).is_file():
+        folder = folder / FOLDER
+    if not (folder / MARKER).is_file():
+        raise RunError(
+            f"{folder.parent}: holds no finished recommender (no {FOLDER}/{MARKER}); is its training finished?"
+        )
+    try:
+        about = read_json(folder / MARKER)
+        if about["format"] != FORMAT:
+            raise RunError(f"{folder / MARKER}: expected the form {FORMAT}, got {about['format']!r}")
+        with safe_open(folder / "tensors.safetensors", framework="pt") as stream:
+            # Cloned into aligned memory: the mapped file's odd offsets would change the last bits of a product.
+            tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 - not a mapping
+        users, items = (pl.read_parquet(folder / f"{name}.parquet") for name in ("users", "items"))
+        return _assemble(kind, about, tensors, users, items)
+    except RunError:
+        raise
+    except (
+        SafetensorError,
+        OSError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        pl.exceptions.PolarsError,
+        MetaMMFError,
+    ) as error:
+        raise RunError(f"{folder}: the recommender is damaged ({error})") from error
+
+
+def _assemble(
+    kind: type[Recommender],
+    about: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    users: pl.DataFrame,
+    items: pl.DataFrame,
+) -> Recommender:
+    config = model_config(about["model"])
+    count = int(about["num_items"])
+    features = absent_features(about["feature_widths"], count)
+    catalog = Catalog(
+        IdMap(users["user_id"].to_numpy(), kind="user"),
+        IdMap(items["item_id"].to_numpy(), kind="item"),
+        features,
+        items.drop("item_id"),
+    )
+    parts = [
+        Interactions(tensors[f"{name}/users"].numpy(), tensors[f"{name}/items"].numpy(), about["num_users"], count)
+        for name in ("train", "validation")
+    ]
+    development = Development(parts[0], parts[1], catalog)
+    state = {name.removeprefix("state/"): value for name, value in tensors.items() if name.startswith("state/")}
+    weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+    model_kind = model_type(config.name)
+    scorer: Scorer
+    build: Callable[[], Model] | None = None
+    if issubclass(model_kind, Model):
+        scorer = VectorScorer(tensors["vectors/users"], tensors["vectors/items"], tensors.get("vectors/rankable"))
+        build = _builder(config, development, int(about["trained_items"]), weights)
+    else:
+        scorer = model_kind(config, development.train).scorer(state)
+    data_path = None if about["data_path"] is None else Path(about["data_path"])
+    return kind(development, config, scorer, build=build, state=state, data_path=data_path)
+
+
+def _builder(
+    config: ModelConfig, development: Development, trained_items: int, weights: Mapping[str, Tensor]
+) -> Callable[[], Model]:
+    """The network is built when it is first asked for: recommending needs vectors alone."""
+
+    def build() -> Model:
+        train = development.train
+        known = Interactions(train.users, train.items, train.num_users, trained_items)
+        inputs = Inputs(known, absent_features(development.catalog.features.widths, trained_items))
+        with torch.random.fork_rng(devices=[]):
+            model: Model = model_type(config.name)(config, inputs)  # type: ignore[assignment,arg-type]  # a Model by the caller's check
+        model.load_state_dict(weights)
+        return model.eval()
+
+    return build
+
+
+def _interactions(name: str, part: Interactions) -> dict[str, Tensor]:
+    return {
+        f"{name}/users": torch.from_numpy(np.array(part.users)),
+        f"{name}/items": torch.from_numpy(np.array(part.items)),
+    }
+
+
+def _table(column: str, ids: IdMap) -> pl.DataFrame:
+    dtype = pl.Int64 if ids.is_integer else pl.String
+    return pl.DataFrame({column: pl.Series(ids.ids.tolist(), dtype=dtype)})

@@ -1,0 +1,72 @@
+"""How a model is trained: one frozen set of settings, the same for every model. No torch in here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from metammf.models.config import Config, Search
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class TrainingConfig(Config):
+    """Settings of training; the defaults are the MetaMMF paper's where it states one."""
+
+    objective: Literal["bpr", "softmax", "bce"] = "bpr"
+    """Pairwise BPR, sampled softmax over shared negatives, or binary cross-entropy."""
+    epochs: Positive = 200
+    """Passes over the train interactions, at most."""
+    max_steps: Positive | None = None
+    """Stop after this many steps, in the midst of an epoch if need be."""
+    batch_size: Positive = 3000
+    """Triples a step for "bpr" and "bce" (positives times `num_negatives`), positives a step for "softmax"."""
+    num_negatives: Positive = 5
+    """Negatives of each positive, for "bpr" and "bce"."""
+    shared_negatives: Annotated[int, Field(ge=0), Search(64, 2048, log=True)] = 512
+    """Negatives that all positives of a step share, for "softmax"; 0 takes every item (full softmax)."""
+    negative_sampling: Literal["uniform", "popularity"] = "uniform"
+    """What negatives are drawn by, among the items with a train interaction; never a train positive of the user."""
+    popularity_exponent: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """Exponent of the item's count, for "popularity"."""
+    temperature: Annotated[float, Field(gt=0), Search(0.05, 1, log=True)] = 0.2
+    """What scores are divided by, for "softmax"."""
+    logq: bool = True
+    """Correct the softmax for how often each item is expected in the sample."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """AdamW decouples the weight decay."""
+    learning_rate: Annotated[float, Field(gt=0), Search(1e-4, 1e-2, log=True)] = 1e-3
+    """Step size."""
+    fusion_learning_rate: Annotated[float, Field(gt=0), Search(1e-5, 1e-2, log=True)] | None = None
+    """Step size of the fusion's parameters, where it is to differ."""
+    weight_decay: Annotated[float, Field(ge=0), Search(1e-8, 1e-2, log=True)] = 1e-6
+    """The optimizer's decay."""
+    fusion_weight_decay: Annotated[float, Field(ge=0), Search(1e-8, 1e-2, log=True)] | None = None
+    """Decay of the fusion's parameters, where it is to differ."""
+    l2_reg: Annotated[float, Field(ge=0), Search(1e-8, 1e-2, log=True)] = 0.0
+    """Penalty on the free vectors of the batch's users and items: half their squared norms over the batch's positives."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the gradient over all parameters."""
+    metric: str = "recall@20"
+    """Validation metric that chooses the epoch."""
+    evaluate_every: Positive = 1
+    """Epochs between looks at validation."""
+    patience: Positive | None = 20
+    """Looks at validation without a better metric after which training stops and the best epoch's weights are taken;
+    none trains all epochs and takes the last weights, so that validation has no say."""
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, metric: str) -> str:
+        name, at, k = metric.partition("@")
+        known = ("recall", "ndcg", "precision", "hit_rate", "map", "mrr", "micro_recall")
+        if name not in known or not at or not k.isascii() or not k.isdecimal() or int(k) < 1:
+            raise ValueError(f"expected NAME@K with NAME one of {', '.join(known)}")
+        return metric
+
+    @property
+    def positives_per_step(self) -> int:
+        """Positives that one step takes."""
+        return self.batch_size if self.objective == "softmax" else max(1, self.batch_size // self.num_negatives)

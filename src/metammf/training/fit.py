@@ -1,0 +1,101 @@
+"""From a config and the development parts to a finished recommender."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from metammf.errors import ConfigError
+from metammf.models.base import Inputs, Model, finished_scorer
+from metammf.models.registry import model_type
+from metammf.recommender import Recommender
+from metammf.training.config import TrainingConfig
+from metammf.training.loop import CheckpointFile, Listener, Precision, Trainer
+from metammf.training.objectives import make_objective
+
+if TYPE_CHECKING:
+    from metammf.data.splitting import Development
+    from metammf.models.config import ModelConfig
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" takes CUDA where there is one.
+
+    Raises:
+        ConfigError: the name is no device, or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not available: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def build_model(config: ModelConfig, development: Development, *, seed: int, device: torch.device) -> Model:
+    """Build a model that is trained by descent, its weights drawn by the seed.
+
+    Raises:
+        ConfigError: the config is of a model that is solved, or does not fit the data.
+    """
+    kind = model_type(config.name)
+    if not issubclass(kind, Model):
+        raise ConfigError(f"{config.name} is solved, not trained")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return kind(config, Inputs(development.train, development.catalog.features)).to(device)
+
+
+def fit(
+    model_config: ModelConfig,
+    development: Development,
+    *,
+    training: TrainingConfig | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "float32",
+    listeners: tuple[Listener, ...] = (),
+    checkpoint: CheckpointFile | None = None,
+) -> Recommender:
+    """Train a model, or solve it, and return it finished.
+
+    Args:
+        model_config: Which model, and its settings.
+        development: Train and validation; the test part is not in there.
+        training: How; the paper's settings by default. A model that is solved has no use for it.
+        seed: Of the weights and of everything that is drawn. The same seed gives the same result on the same machine with
+            the same number of threads.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        precision: "bfloat16" runs forward passes under autocast.
+        listeners: Who is told how it goes.
+        checkpoint: Where to keep checkpoints, and to go on from.
+
+    Raises:
+        ConfigError: a setting does not fit the data, or the device is not there.
+        TrainingError: training cannot go on, a loss that is not finite among the causes.
+    """
+    kind = model_type(model_config.name)
+    if not issubclass(kind, Model):
+        solved = kind(model_config, development.train)
+        state = dict(solved.solve())
+        return Recommender(development, model_config, solved.scorer(state), state=state)
+    model = build_model(model_config, development, seed=seed, device=pick_device(device))
+    training = training or TrainingConfig()
+    objective = model.objective(training) or make_objective(training)
+    trainer = Trainer(
+        model,
+        objective,
+        development,
+        training,
+        seed=seed,
+        precision=precision,
+        listeners=listeners,
+        checkpoint=checkpoint,
+    )
+    progress = trainer.run()
+    model.cpu()
+    scorer = finished_scorer(model, development.train)
+    return Recommender(development, model_config, scorer, model=model, history=tuple(progress.history))

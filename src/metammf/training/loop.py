@@ -1,0 +1,282 @@
+"""The one training loop. It knows no model, no objective and no file: those come in from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metammf.errors import ConfigError, NonFiniteLossError
+from metammf.evaluation.evaluate import validation_metrics
+from metammf.models.base import FallbackScorer, finished_scorer
+from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, save_checkpoint
+from metammf.training.objectives import draw_batch
+from metammf.training.sampling import NegativeSampler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from metammf.data.splitting import Development
+    from metammf.models.base import Model, Objective
+    from metammf.training.config import TrainingConfig
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Listener(Protocol):
+    """Is told how training goes: a progress bar, a log file."""
+
+    def on_start(self, epochs: int, steps_per_epoch: int, progress: Progress) -> None:
+        """Training starts, or goes on from `progress`."""
+
+    def on_step(self, epoch: int, step: int, loss: float) -> None:
+        """A step was taken."""
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """An epoch ended."""
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """Where training keeps its checkpoint.
+
+    Args:
+        path: The file; training goes on from it where it exists.
+        fingerprint: Names config, data and seed.
+    """
+
+    path: Path
+    fingerprint: str
+
+
+class Trainer:
+    """Train one model.
+
+    Args:
+        model: Already on its device.
+        objective: What a step descends.
+        development: Train to learn from, validation to choose by.
+        config: How.
+        seed: Of everything that is drawn.
+        precision: "bfloat16" runs the forward pass under autocast.
+        listeners: Who is told.
+        checkpoint: Where to keep it, if anywhere.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        objective: Objective,
+        development: Development,
+        config: TrainingConfig,
+        *,
+        seed: int,
+        precision: Precision = "float32",
+        listeners: tuple[Listener, ...] = (),
+        checkpoint: CheckpointFile | None = None,
+    ) -> None:
+        self.model, self.objective, self.development, self.config = model, objective, development, config
+        self.seed, self.precision, self.listeners, self.checkpoint = seed, precision, listeners, checkpoint
+        self.device = next(model.parameters()).device
+        self.optimizer = _optimizer(model, config)
+        self.progress = Progress()
+        self.best_state: dict[str, Tensor] = {}
+        train = development.train
+        self.users = torch.from_numpy(train.users.astype(np.int64)).to(self.device)
+        self.items = torch.from_numpy(train.items.astype(np.int64)).to(self.device)
+        self.sampler = NegativeSampler(
+            train, config.negative_sampling, exponent=config.popularity_exponent, device=self.device
+        )
+        self.steps_per_epoch = -(-len(train) // config.positives_per_step)
+        self.selects = config.patience is not None and len(development.validation) > 0
+        if config.patience is not None and not self.selects:
+            log.warning("there is no validation part: all %d epochs are trained, the last weights taken", config.epochs)
+
+    def run(self) -> Progress:
+        """Train to the end, and leave the chosen weights in the model.
+
+        Raises:
+            NonFiniteLossError: the loss became NaN or infinite.
+            RunError: the checkpoint cannot be gone on from.
+        """
+        self._resume()
+        for listener in self.listeners:
+            listener.on_start(self.config.epochs, self.steps_per_epoch, self.progress)
+        while not self.progress.finished:
+            record = self._epoch(self.progress.epoch + 1)
+            self.progress.history.append(record)
+            self.progress.finished = self._is_over(record)
+            self._save()
+            for listener in self.listeners:
+                listener.on_epoch(record)
+        if self.best_state:
+            self.model.load_state_dict(self.best_state)
+        self.model.eval()
+        return self.progress
+
+    def _epoch(self, epoch: int) -> EpochRecord:
+        start = time.perf_counter()
+        self.model.train()
+        totals: dict[str, float] = {}
+        steps = 0
+        with torch.random.fork_rng(devices=_cuda_devices(self.device)):
+            generator = _seeded(self.seed, epoch, self.device)
+            self.model.begin_epoch(generator)
+            for users, positives in self._positives(generator):
+                step = self.progress.step + steps + 1
+                if self.config.max_steps is not None and step > self.config.max_steps:
+                    break
+                terms = self._step(epoch, step, users, positives, generator)
+                steps += 1
+                for name, value in terms.items():
+                    totals[name] = totals.get(name, 0.0) + value
+        seconds = time.perf_counter() - start
+        metrics = self._look_at_validation(epoch, self.progress.step + steps)
+        best = self._note_best(epoch, metrics)
+        means = {name: total / max(1, steps) for name, total in totals.items()}
+        looked = time.perf_counter() - start - seconds
+        return EpochRecord(epoch, self.progress.step + steps, means, metrics, seconds, looked, best)
+
+    def _positives(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.users), generator=generator, device=self.device)
+        for chosen in torch.split(order, self.config.positives_per_step):
+            yield self.users[chosen], self.items[chosen]
+
+    def _step(
+        self, epoch: int, step: int, users: Tensor, positives: Tensor, generator: torch.Generator
+    ) -> Mapping[str, float]:
+        batch = draw_batch(users, positives, self.sampler, self.config, generator)
+        with self._autocast():
+            terms = self.objective(self.model, batch)
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if not torch.isfinite(loss.detach()):
+            raise NonFiniteLossError(_diagnosis(self.model, epoch, step, values, users, positives))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if self.config.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        for listener in self.listeners:
+            listener.on_step(epoch, step, sum(values.values()))
+        return values
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _ends_at(self, epoch: int, step: int) -> bool:
+        return epoch >= self.config.epochs or (self.config.max_steps is not None and step >= self.config.max_steps)
+
+    def _look_at_validation(self, epoch: int, step: int) -> dict[str, float]:
+        due = epoch % self.config.evaluate_every == 0 or self._ends_at(epoch, step)
+        if not due or not len(self.development.validation):
+            return {}
+        train = self.development.train
+        scorer = FallbackScorer(finished_scorer(self.model, train), train)
+        ks = sorted({10, 20, int(self.config.metric.partition("@")[2])})
+        return validation_metrics(scorer, self.development.validation, train, ks)
+
+    def _note_best(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        if not metrics or not self.selects:
+            return False
+        if self.config.metric not in metrics:
+            raise ConfigError(f"training.metric {self.config.metric!r} is none of {', '.join(sorted(metrics))}")
+        value = metrics[self.config.metric]
+        if value <= self.progress.best:
+            return False
+        self.progress.best, self.progress.best_epoch = value, epoch
+        self.best_state = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        return True
+
+    def _is_over(self, record: EpochRecord) -> bool:
+        if self._ends_at(record.epoch, record.step):
+            return True
+        if not self.selects or not self.progress.best_epoch:
+            return False
+        assert self.config.patience is not None
+        looks = sum(1 for past in self.progress.history if past.epoch > self.progress.best_epoch and past.metrics)
+        return looks >= self.config.patience
+
+    def _resume(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.path.exists():
+            return
+        saved = load_checkpoint(self.checkpoint.path, self.checkpoint.fingerprint)
+        self.model.load_state_dict(saved.model)
+        self.optimizer.load_state_dict(dict(saved.optimizer))
+        self.progress, self.best_state = saved.progress, dict(saved.best)
+
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            save_checkpoint(
+                self.checkpoint.path,
+                self.checkpoint.fingerprint,
+                self.progress,
+                self.model.state_dict(),
+                self.best_state,
+                self.optimizer.state_dict(),
+            )
+
+
+def _optimizer(model: Model, config: TrainingConfig) -> torch.optim.Optimizer:
+    content = model.content_parameters()
+    ids = {id(parameter) for parameter in content}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
+    groups: list[dict[str, Any]] = [{"params": rest, "lr": config.learning_rate, "weight_decay": config.weight_decay}]
+    if content:
+        rate, decay = config.fusion_learning_rate, config.fusion_weight_decay
+        groups.append(
+            {
+                "params": content,
+                "lr": config.learning_rate if rate is None else rate,
+                "weight_decay": config.weight_decay if decay is None else decay,
+            }
+        )
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups)
+
+
+def _seeded(seed: int, epoch: int, device: torch.device) -> torch.Generator:
+    """Seed the global generators (dropout) and return one of our own (batches, negatives), all by (seed, epoch)."""
+    mixed = (seed * 1_000_003 + epoch) % 2**63
+    torch.manual_seed(mixed)
+    return torch.Generator(device=device).manual_seed(mixed)
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+def _diagnosis(
+    model: Model, epoch: int, step: int, values: Mapping[str, float], users: Tensor, positives: Tensor
+) -> str:
+    broken = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+    largest = max(float(value.detach().abs().max()) for value in model.parameters())
+    if broken:
+        cause = f"the weights {', '.join(broken[:3])} are not finite: the step before was too large; lower the learning"
+        cause += " rate or set training.gradient_clip"
+    elif largest > 1e4:
+        cause = f"weights as large as {largest:.3g}: lower the learning rate, or raise training.weight_decay"
+    else:
+        cause = (
+            f"the weights are finite (largest {largest:.3g}), so the scores overflowed: raise training.temperature,"
+            " bound the meta information (model.bounded_meta) or scale the features"
+        )
+    terms = ", ".join(f"{name} = {value}" for name, value in values.items())
+    first = ", ".join(
+        f"({user}, {item})" for user, item in zip(users[:3].tolist(), positives[:3].tolist(), strict=True)
+    )
+    return (
+        f"the loss is not finite at epoch {epoch}, step {step} ({terms}); batch of {len(users)} positives,"
+        f" (user, item) {first}, ...: {cause}"
+    )

@@ -1,0 +1,98 @@
+"""Objectives: from a model and a batch to named terms of a loss. B positives, K or M negatives, D width."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from metammf.models.base import Batch
+from metammf.nn.losses import bce_loss, bpr_loss, sampled_softmax_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from metammf.models.base import Model, Objective
+    from metammf.training.config import TrainingConfig
+    from metammf.training.sampling import NegativeSampler
+
+
+def draw_batch(
+    users: Tensor, positives: Tensor, sampler: NegativeSampler, config: TrainingConfig, generator: torch.Generator
+) -> Batch:
+    """Add negatives to positives, as the objective needs them."""
+    if config.objective != "softmax":
+        return Batch(users, positives, sampler.per_positive(users, config.num_negatives, generator))
+    negatives, correction = sampler.shared(config.shared_negatives, generator)
+    if not config.logq:
+        return Batch(users, positives, negatives, masked=sampler.watched_mask(users, negatives))
+    return Batch(
+        users,
+        positives,
+        negatives,
+        masked=sampler.watched_mask(users, negatives),
+        negative_correction=correction,
+        positive_correction=-sampler.log_expected(positives, config.shared_negatives),
+    )
+
+
+class PointObjective:
+    """A loss of the scores of positives and of their own negatives: BPR, BCE.
+
+    Args:
+        name: Of the term.
+        loss: From scores (B,) and (B, K) to a scalar.
+        l2_reg: Penalty on the batch's free vectors.
+    """
+
+    def __init__(self, name: str, loss: Callable[[Tensor, Tensor], Tensor], l2_reg: float) -> None:
+        self.name, self.loss, self.l2_reg = name, loss, l2_reg
+
+    def __call__(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms of the loss."""
+        users, positives, negatives = batch.vectors(model)
+        terms = {
+            self.name: self.loss((users * positives).sum(1), torch.einsum("bd,bkd->bk", users, negatives)),
+        }
+        return terms | _penalty(model, batch, self.l2_reg)
+
+
+class SoftmaxObjective:
+    """Sampled softmax over negatives that the whole step shares.
+
+    Args:
+        temperature: What scores are divided by.
+        l2_reg: Penalty on the batch's free vectors.
+    """
+
+    def __init__(self, temperature: float, l2_reg: float) -> None:
+        self.temperature, self.l2_reg = temperature, l2_reg
+
+    def __call__(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms of the loss."""
+        assert batch.masked is not None
+        users, positives, negatives = batch.vectors(model)
+        positive_scores = (users * positives).sum(1) / self.temperature
+        negative_scores = users @ negatives.T / self.temperature
+        if batch.negative_correction is not None and batch.positive_correction is not None:
+            positive_scores = positive_scores + batch.positive_correction
+            negative_scores = negative_scores + batch.negative_correction
+        terms = {"softmax": sampled_softmax_loss(positive_scores, negative_scores, batch.masked)}
+        return terms | _penalty(model, batch, self.l2_reg)
+
+
+def _penalty(model: Model, batch: Batch, l2_reg: float) -> dict[str, Tensor]:
+    if not l2_reg:
+        return {}
+    items = torch.cat([batch.positives, batch.negatives.flatten()])
+    rows = model.embeddings(batch.users, items)
+    total = sum((row.square().sum() for row in rows), torch.zeros((), device=items.device))
+    return {"l2": l2_reg * 0.5 * total / len(batch.users)}
+
+
+def make_objective(config: TrainingConfig) -> Objective:
+    """Build the objective that the config names."""
+    if config.objective == "softmax":
+        return SoftmaxObjective(config.temperature, config.l2_reg)
+    return PointObjective(config.objective, bpr_loss if config.objective == "bpr" else bce_loss, config.l2_reg)
