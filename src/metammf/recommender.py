@@ -13,9 +13,11 @@ import torch
 
 from metammf.data.dataset import Catalog
 from metammf.data.features import absent_features
+from metammf.data.folder import load_features
 from metammf.data.interactions import Interactions
 from metammf.data.splitting import Development
 from metammf.errors import ConfigError, DataError
+from metammf.explanation import Explainable, item_contributions, pair_contributions
 from metammf.models.base import ContentModel, FallbackScorer, Model, VectorScorer
 from metammf.models.content_table import content_of
 from metammf.ranking.topk import rank_batches, top_k
@@ -262,6 +264,57 @@ class Recommender:
             history=self.history,
             trained_items=self.trained_items,
             data_path=self.data_path,
+        )
+
+    def item_features(self) -> ItemFeatures:
+        """Return the features of the items that the model was trained with.
+
+        Raises:
+            DataError: they are not in memory, and the data set's folder is gone or holds something else.
+        """
+        features = self.catalog.features
+        if any(mask.any() for mask in features.present.values()) or not features.modalities:
+            return features
+        if self.data_path is None or not self.data_path.is_dir():
+            raise DataError(f"the data set's folder ({self.data_path}) is not there: its features are needed")
+        ids, features, _ = load_features(self.data_path)
+        if not np.array_equal(ids.ids, self.catalog.item_ids.ids[: self.trained_items]):
+            raise DataError(f"{self.data_path} holds other items than the model was trained with")
+        return features
+
+    def explain(self, item_id: Any, user_id: Any | None = None) -> pl.DataFrame:
+        """Return how much each modality of an item counts, for its fused vector or for its score for a user.
+
+        Returns:
+            Columns ``modality, present, leave_one_out, gradient_x_input, share``, one row a modality; see
+            `metammf.explanation.Contributions`.
+
+        Raises:
+            UnknownIdError: there is no such item or user.
+            ConfigError: the model does not fuse content.
+            DataError: the item's features are no longer there.
+        """
+        item = self.catalog.item_ids.index(item_id)
+        user = None if user_id is None else self.catalog.user_ids.index(user_id)
+        model = self.model if isinstance(self._content_model(), Explainable) else None
+        if not isinstance(model, Explainable):
+            raise ConfigError(f"{self.config.name} cannot be explained by modalities")
+        features = self.item_features()
+        if item >= features.num_items:
+            raise DataError(f"item {item_id!r} was added after training: its features are not kept")
+        content = content_of(features.select(np.array([item])))
+        if user is None:
+            found = item_contributions(model, content)
+        else:
+            found = pair_contributions(model, content, torch.tensor([item]), self.vectors().users[user])
+        return pl.DataFrame(
+            {
+                "modality": list(found.modalities),
+                "present": found.present[0].tolist(),
+                "leave_one_out": found.leave_one_out[0].tolist(),
+                "gradient_x_input": found.gradient_x_input[0].tolist(),
+                "share": found.shares[0].tolist(),
+            }
         )
 
     # Disk -------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from metammf.data.interactions import PARTS as PARTS
 from metammf.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from metammf.data.ids import IdMap
     from metammf.data.interactions import Interactions
     from metammf.data.splitting import Split
-
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)

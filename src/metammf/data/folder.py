@@ -127,7 +127,7 @@ def save_dataset(dataset: Dataset, path: Path | str) -> None:
     with atomic_folder(path, marker=MARKER) as part:
         try:
             _log_table(dataset).write_parquet(part / "interactions.parquet")
-            pl.DataFrame({"user_id": _series(catalog.user_ids)}).write_parquet(part / "users.parquet")
+            pl.DataFrame({"user_id": id_series(catalog.user_ids)}).write_parquet(part / "users.parquet")
             _items_table(catalog).write_parquet(part / "items.parquet")
             (part / "features").mkdir()
             for name, matrix in features.matrices.items():
@@ -233,8 +233,8 @@ def _id_map(ids: pl.Series, kind: str, source: Path) -> IdMap:
 def _read_log(table: pl.DataFrame, users: pl.Series, user_ids: IdMap, item_ids: IdMap, source: Path) -> Interactions:
     if not table.height:
         raise FileFormatError(source, "holds no interaction", "at least one row")
-    user_index = tables.index_ids(users, _series(user_ids), source, "user")
-    item_index = tables.index_ids(tables.ids(table["item_id"], source), _series(item_ids), source, "item")
+    user_index = tables.index_ids(users, id_series(user_ids), source, "user")
+    item_index = tables.index_ids(tables.ids(table["item_id"], source), id_series(item_ids), source, "item")
     timestamps = tables.whole(table["timestamp"], source) if "timestamp" in table.columns else None
     ratings = tables.floats(table["rating"], source).astype(np.float32) if "rating" in table.columns else None
     keys = pl.Series(user_index.astype(np.int64) * len(item_ids) + item_index)
@@ -270,15 +270,16 @@ def _read_parts(split: pl.Series, source: Path) -> NDArray[np.int8]:
     return values
 
 
-def _series(ids: IdMap) -> pl.Series:
+def id_series(ids: IdMap) -> pl.Series:
+    """Return ids as a column, index by index."""
     return pl.Series(ids.ids, dtype=pl.Int64 if ids.is_integer else pl.String)
 
 
 def _log_table(dataset: Dataset) -> pl.DataFrame:
     log, catalog = dataset.interactions, dataset.catalog
     columns = {
-        "user_id": _series(catalog.user_ids).gather(log.users),
-        "item_id": _series(catalog.item_ids).gather(log.items),
+        "user_id": id_series(catalog.user_ids).gather(log.users),
+        "item_id": id_series(catalog.item_ids).gather(log.items),
     }
     if log.timestamps is not None:
         columns["timestamp"] = pl.Series(log.timestamps, dtype=pl.Int64)
@@ -292,7 +293,7 @@ def _log_table(dataset: Dataset) -> pl.DataFrame:
 def _items_table(catalog: Catalog) -> pl.DataFrame:
     masks = {f"has_{name}": pl.Series(mask) for name, mask in catalog.features.present.items() if not mask.all()}
     kept = catalog.items.drop("item_id", *masks, strict=False)
-    return pl.DataFrame({"item_id": _series(catalog.item_ids), **kept.to_dict(), **masks})
+    return pl.DataFrame({"item_id": id_series(catalog.item_ids), **kept.to_dict(), **masks})
 
 
 def _write_matrix(path: Path, matrix: NDArray[Any]) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
+PARTS = ("train", "validation", "test")
+"""What the interactions of a data set may be divided into."""
+
+
 @dataclass(frozen=True, eq=False)
 class Interactions:
     """Distinct (user, item) pairs over fixed counts of users and items.

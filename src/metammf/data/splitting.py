@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from metammf.data.dataset import PARTS
+from metammf.data.interactions import PARTS
 from metammf.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:

@@ -109,27 +109,38 @@ class MetaMMF(NodeModel):
         )
 
     def _rows(self, items: Tensor) -> Content:
-        content = self.content.rows(items)
+        return self._used(self.content.rows(items))
+
+    def _used(self, content: Content) -> Content:
         return Content(
             {name: content.values[name] for name in self.modalities},
             {name: content.present[name] for name in self.modalities},
         )
 
-    def fuse(self, content: Content) -> Float[Tensor, "batch width"]:
-        """Return the multimodal vectors e^m of these items, from their raw features."""
-        return self.fusion(self.scaler(content))
+    def scale(self, content: Content) -> Content:
+        """Bring raw features to the scale that the fusion takes; modalities that are not used fall out."""
+        return self.scaler(self._used(content))
+
+    def fuse_scaled(self, content: Content) -> Float[Tensor, "batch width"]:
+        """Return the multimodal vectors e^m of these items."""
+        return self.fusion(content)
 
     def _combined(self, content: Tensor, ids: Tensor) -> Tensor:
         return torch.cat([content, ids], dim=1) if self.combine == "concat" else content + ids
 
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return e_i = [e_i^m || e_i^c], or their sum."""
-        return self._combined(self.fuse(self._rows(items)), self.item_ids(items))
+        return self._combined(self.fusion(self.scaler(self._rows(items))), self.item_ids(items))
 
     def encode_items(self, content: Content) -> Float[Tensor, "batch dim"]:
         """Return the vectors of items that have no interactions: content, the unknown id, no edges."""
-        fused = self.fuse(content)
-        return self.finish(self.backbone.isolated(self._combined(fused, self.item_ids.unknown.expand(len(fused), -1))))
+        return self.encode_scaled(self.scale(content))
+
+    def encode_scaled(self, content: Content, items: Int[Tensor, " batch"] | None = None) -> Float[Tensor, "batch dim"]:
+        """Return the vectors of items without edges; with `items`, by the ids that these known items have."""
+        fused = self.fusion(content)
+        ids = self.item_ids.unknown.expand(len(fused), -1) if items is None else self.item_ids(items)
+        return self.finish(self.backbone.isolated(self._combined(fused, ids)))
 
     def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
         """Return the free vectors of both sides."""

@@ -124,7 +124,7 @@ def _lower_bound(scores: Tensor, k: int) -> Tensor:
     # over at the end may only raise the k-th largest, never lower it.
     maxima = scores[:, : size * chunks].view(-1, size, chunks).amax(dim=1)
     for part in (maxima, scores[:, size * chunks :]):
-        if part.isnan().any():
+        if part.numel() and part.amax().isnan():  # a maximum is NaN where one of its values is
             row = int(part.isnan().any(dim=1).nonzero()[0])
             raise DataError(f"scores: expected numbers, got NaN in row {row} of {len(scores)}")
     if scores.device.type == "cpu":  # NumPy's partition is several times as fast as torch.topk here

@@ -12,11 +12,11 @@ from metammf.data.dataset import PARTS, Catalog, Dataset
 from metammf.data.features import ItemFeatures
 from metammf.data.interactions import Interactions
 from metammf.data.readers.features import in_usual_order, read_features
-from metammf.errors import FileFormatError
+from metammf.errors import ConfigError, FileFormatError
 from metammf.files import sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 # A matrix may have empty rows, but one that is nearly all of them is a damaged or hostile file.
 _MAX_EMPTY = 1_000_000
 
-USUAL_NAMES = {"image": "visual", "visual": "visual", "video": "visual", "v": "visual",
-               "audio": "acoustic", "acoustic": "acoustic", "a": "acoustic",
-               "text": "textual", "textual": "textual", "t": "textual"}  # fmt: skip
+_USUAL_NAMES = {"image_feat": "visual", "audio_feat": "acoustic", "text_feat": "textual"}
 
 
 @dataclass(frozen=True)
@@ -107,20 +105,26 @@ def check_extent(count: int, interactions: int, kind: str, path: Path | str) -> 
 
 
 def usual_name(stem: str) -> str:
-    """Return the modality's usual name for a file's stem (``image_feat``: ``visual``), or the stem itself."""
-    bare = stem.removesuffix("_feat").removesuffix("_features").removeprefix("feat_")
-    return USUAL_NAMES.get(bare, bare)
+    """Return the usual name of the three usual feature files' stems, any other stem as it is."""
+    return _USUAL_NAMES.get(stem, stem)
 
 
-def gather_features(files: Iterable[Path], num_items: int | None = None) -> ItemFeatures:
-    """Read feature files that name their modality, in the usual order: visual, acoustic, textual, then by name.
+def gather_features(
+    files: Iterable[Path], num_items: int | None = None, *, name_of: Callable[[str], str] = usual_name
+) -> ItemFeatures:
+    """Read one feature file a modality, in the usual order: visual, acoustic, textual, then by name.
+
+    Args:
+        files: Of `.npy` form.
+        num_items: How many rows they must have; None: as many as each other.
+        name_of: From a file's stem to its modality.
 
     Raises:
         FileFormatError: two files are of one modality, or one of them is not what it should be.
     """
     named: dict[str, Path] = {}
     for path in sorted(files):
-        name = usual_name(path.stem)
+        name = name_of(path.stem)
         if name in named:
             raise FileFormatError(path, f"is of modality {name!r}, and so is {named[name].name}")
         named[name] = path
@@ -159,3 +163,38 @@ def make_dataset(
     log = Interactions(kept.users, kept.items, len(user_ids), len(item_ids), kept.timestamps, kept.ratings)
     catalog = Catalog(user_ids, item_ids, features, pl.DataFrame() if items is None else items)
     return Dataset(name, log, catalog, kept.parts, {**provenance, "repeats_merged": repeats})
+
+
+def k_core_of(
+    pairs: Pairs, k: int, num_users: int, num_items: int, path: Path | str
+) -> tuple[Pairs, NDArray[np.int64], NDArray[np.int64]]:
+    """Leave out users and items with fewer than `k` interactions, again and again until none is left.
+
+    Args:
+        pairs: Distinct pairs.
+        k: At least 1.
+        num_users: Users before.
+        num_items: Items before.
+        path: For messages.
+
+    Returns:
+        What is left, over new indices, and the old indices of the users and items that are left.
+
+    Raises:
+        ConfigError: `k` is below 1.
+        FileFormatError: nothing is left.
+    """
+    if k < 1:
+        raise ConfigError(f"k_core must be at least 1, got {k}")
+    while True:
+        user_counts = np.bincount(pairs.users, minlength=num_users)
+        item_counts = np.bincount(pairs.items, minlength=num_items)
+        kept = (user_counts[pairs.users] >= k) & (item_counts[pairs.items] >= k)
+        if kept.all():
+            break
+        pairs = pairs.select(kept)
+    if not len(pairs.users):
+        raise FileFormatError(path, f"nothing is left of the {k}-core", "a smaller k_core")
+    users, items = np.flatnonzero(user_counts), np.flatnonzero(item_counts)
+    indexed = (np.searchsorted(users, pairs.users), np.searchsorted(items, pairs.items))
+    return Pairs(*indexed, pairs.parts, pairs.timestamps, pairs.ratings), users, items

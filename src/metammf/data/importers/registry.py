@@ -45,9 +45,14 @@ class Format:
         return tuple(inspect.signature(self.read).parameters)[1:]
 
 
+# In the order in which they are tried.
 FORMATS: tuple[Format, ...] = (
     Format("tiktok", "trnMat.pkl, valMat.pkl, tstMat.pkl and *_feat.npy"),
-    Format("mmrec", "one .inter file with the header userID, itemID, rating, x_label, and *.npy"),
+    Format("movielens", "ratings.csv, movies.csv, and optional tags.csv, features.npz"),
+    Format("recbole", "NAME.inter with typed columns (user_id:token), or NAME.train.inter, .valid.inter, .test.inter"),
+    Format("mmrec", "one .inter file with the columns userID, itemID, rating, x_label, and *.npy"),
+    Format("metammf", "train.npy, val_full.npy, test_full.npy or user_item_dict.npy, and v_feat.npy, a_feat.npy, ..."),
+    Format("log", "a .csv, .tsv or .parquet file with the columns user_id, item_id"),
 )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from metammf.data.dataset import PARTS
 from metammf.data.ids import IdMap
-from metammf.data.importers.assembling import Pairs, check_extent, gather_features, hashes, make_dataset
+from metammf.data.importers.assembling import Pairs, check_extent, gather_features, hashes, make_dataset, usual_name
 from metammf.data.readers.pickles import SparseMatrix, load_pickle
 from metammf.errors import FileFormatError
 
@@ -52,10 +52,10 @@ def read(source: Path) -> Dataset:
     check_extent(num_items, len(pairs.users), "item", paths[0])
     feature_files = sorted(source.glob("*_feat.npy"))
     return make_dataset(
-        source.name,
+        source.resolve().name,
         pairs,
         IdMap.of_range(num_users, kind="user"),
-        gather_features(feature_files, num_items),
+        gather_features(feature_files, num_items, name_of=lambda stem: usual_name(stem).removesuffix("_feat")),
         IdMap.of_range(num_items),
         provenance={"format": "tiktok", "licence": None, "sources": hashes([*paths, *feature_files])},
         path=source,

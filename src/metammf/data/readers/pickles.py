@@ -124,6 +124,9 @@ class _Machine:
         else:
             self.pop_mark()
 
+    def drop_mark(self, _: Any) -> None:
+        self.pop_mark()
+
     def put(self, place: int) -> None:
         self.memo[place] = self.stack[-1]
 
@@ -188,31 +191,12 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
     return dict(zip(map(build.key, items[::2]), items[1::2], strict=True))
 
 
-# Instructions that push what genops read as their argument.
-_PUSHES = frozenset(
-    [
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-        "UNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE",
-        "BINUNICODE8",
-    ]
-)
+# Instructions that push what genops reads as their argument.
+_PUSHES = frozenset({
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+})  # fmt: skip
 
 _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "NONE": lambda machine, _: machine.push(None),
@@ -230,7 +214,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "DICT": lambda machine, _: machine.push(_pairs(machine.pop_mark())),
     "MARK": _Machine.mark,
     "POP": _Machine.pop,
-    "POP_MARK": lambda machine, _: machine.pop_mark() and None,
+    "POP_MARK": _Machine.drop_mark,
     "PUT": _Machine.put,
     "BINPUT": _Machine.put,
     "LONG_BINPUT": _Machine.put,

@@ -1,0 +1,105 @@
+"""Multimodal recommendation for micro-videos: dynamic fusion by meta-learning, trained, evaluated and explained.
+
+The public names are loaded when they are first used, so that ``import metammf`` costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metammf.data.dataset import Dataset
+    from metammf.data.features import ItemFeatures
+    from metammf.data.folder import load_dataset, load_features, save_dataset
+    from metammf.data.ids import IdMap
+    from metammf.data.importers.registry import import_dataset
+    from metammf.data.interactions import Interactions
+    from metammf.data.splitting import Development, Split
+    from metammf.data.synthetic import generate_world
+    from metammf.errors import MetaMMFError
+    from metammf.evaluation.evaluate import evaluate
+    from metammf.evaluation.result import Evaluation
+    from metammf.experiments.config import RunConfig
+    from metammf.experiments.run import Run, train_run
+    from metammf.models.ease import EASEConfig
+    from metammf.models.graphsage import GraphSAGEConfig
+    from metammf.models.lightgcn import LightGCNConfig
+    from metammf.models.metammf import MetaMMFConfig
+    from metammf.models.mf import MFConfig
+    from metammf.models.p3 import P3Config
+    from metammf.models.popularity import PopularityConfig
+    from metammf.recommender import Recommender
+    from metammf.training.config import TrainingConfig
+    from metammf.training.fit import fit
+
+_HOMES = {
+    "Dataset": "data.dataset",
+    "Development": "data.splitting",
+    "EASEConfig": "models.ease",
+    "Evaluation": "evaluation.result",
+    "GraphSAGEConfig": "models.graphsage",
+    "IdMap": "data.ids",
+    "Interactions": "data.interactions",
+    "ItemFeatures": "data.features",
+    "LightGCNConfig": "models.lightgcn",
+    "MFConfig": "models.mf",
+    "MetaMMFConfig": "models.metammf",
+    "MetaMMFError": "errors",
+    "P3Config": "models.p3",
+    "PopularityConfig": "models.popularity",
+    "Recommender": "recommender",
+    "Run": "experiments.run",
+    "RunConfig": "experiments.config",
+    "Split": "data.splitting",
+    "TrainingConfig": "training.config",
+    "evaluate": "evaluation.evaluate",
+    "fit": "training.fit",
+    "generate_world": "data.synthetic",
+    "import_dataset": "data.importers.registry",
+    "load_dataset": "data.folder",
+    "load_features": "data.folder",
+    "save_dataset": "data.folder",
+    "train_run": "experiments.run",
+}
+
+__all__ = [
+    "Dataset",
+    "Development",
+    "EASEConfig",
+    "Evaluation",
+    "GraphSAGEConfig",
+    "IdMap",
+    "Interactions",
+    "ItemFeatures",
+    "LightGCNConfig",
+    "MFConfig",
+    "MetaMMFConfig",
+    "MetaMMFError",
+    "P3Config",
+    "PopularityConfig",
+    "Recommender",
+    "Run",
+    "RunConfig",
+    "Split",
+    "TrainingConfig",
+    "evaluate",
+    "fit",
+    "generate_world",
+    "import_dataset",
+    "load_dataset",
+    "load_features",
+    "save_dataset",
+    "train_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"metammf.{_HOMES[name]}"), name)
+    if name == "__version__":
+        return version("metammf")
+    raise AttributeError(f"module 'metammf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,143 @@
+"""Writing a data set in the forms that RecBole and MMRec read, so that it can be used there and come back the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from metammf.data.dataset import Dataset
+from metammf.data.folder import id_series
+from metammf.errors import ConfigError, DataError, did_you_mean
+from metammf.files import atomic_folder, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from metammf.data.interactions import Interactions
+    from metammf.data.splitting import Split
+
+ExportFormat = Literal["recbole", "mmrec"]
+FORMATS: tuple[str, ...] = get_args(ExportFormat)
+MARKER = "metammf-export.json"
+
+_MMREC_FILES = {"visual": "image_feat", "acoustic": "audio_feat", "textual": "text_feat"}
+_RECBOLE_PARTS = (".train", ".valid", ".test")
+_CHUNK_ROWS = 8_192
+
+
+def export_dataset(dataset: Dataset, out: Path | str, format: str) -> None:  # noqa: A002  # the command line's word
+    """Write a data set as a folder of a foreign form, whole or not at all.
+
+    ``recbole``: ``NAME.inter`` (or one file a part, where the data set carries a split), ``NAME.item`` with titles, the
+    items' other columns and the features, ``NAME.user``; NAME is the folder's, as RecBole wants it. ``mmrec``:
+    ``NAME.inter`` with ``x_label``, a feature file a modality, ``titles.csv``, and in ``user_ids.csv`` and
+    ``item_ids.csv`` what each number stands for; where an item lacks a modality its row is zero.
+
+    Raises:
+        ConfigError: the form is not known.
+        DataError: `out` is a folder that metammf did not write, the data set lacks the split that MMRec's form needs,
+            or an id holds a tab or a line's end.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"unknown format {format!r}{did_you_mean(format, FORMATS)}; there are: {', '.join(FORMATS)}")
+    if format == "mmrec" and dataset.parts is None:
+        raise DataError(f"{dataset.name} carries no split, which MMRec's form needs: name a split method")
+    with atomic_folder(out, marker=MARKER) as part:
+        name = Path(out).resolve().name
+        try:
+            (_write_recbole if format == "recbole" else _write_mmrec)(dataset, part, name)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"cannot write {out}: {error}") from error
+        write_json(part / MARKER, {"form": format, "name": dataset.name, "provenance": dict(dataset.provenance)})
+
+
+def with_split(dataset: Dataset, split: Split) -> Dataset:
+    """Return the data set with the parts of a split as its own; interactions that are in no part are left out."""
+    logs = (split.train, split.validation, split.test)
+    log: Interactions = logs[0].union(logs[1]).union(logs[2])
+    parts = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in logs])
+    provenance = {**dataset.provenance, "split": split.method}
+    return Dataset(dataset.name, log, dataset.catalog, parts, provenance)
+
+
+def _write_recbole(dataset: Dataset, out: Path, name: str) -> None:
+    log, catalog = dataset.interactions, dataset.catalog
+    users, items = id_series(catalog.user_ids), id_series(catalog.item_ids)
+    table = pl.DataFrame({"user_id:token": users.gather(log.users), "item_id:token": items.gather(log.items)})
+    if log.ratings is not None:
+        table = table.with_columns(pl.Series("rating:float", log.ratings))
+    if log.timestamps is not None:
+        table = table.with_columns(pl.Series("timestamp:float", log.timestamps))
+    if dataset.parts is None:
+        _write_tsv(table, out / f"{name}.inter")
+    else:
+        for part, ending in enumerate(_RECBOLE_PARTS):
+            _write_tsv(table.filter(pl.Series(dataset.parts == part)), out / f"{name}{ending}.inter")
+    _write_tsv(pl.DataFrame({"user_id:token": users}), out / f"{name}.user")
+    rest = {f"{column}:{_recbole_type(column, values)}": values for column, values in catalog.items.to_dict().items()}
+    features = dataset.features
+    # Features as text are many times their size: a slice of the items at a time.
+    with (out / f"{name}.item").open("wb") as stream:
+        for start in range(0, max(1, dataset.num_items), _CHUNK_ROWS):
+            rows = slice(start, start + _CHUNK_ROWS)
+            columns = {"item_id:token": items[rows], **{key: values[rows] for key, values in rest.items()}}
+            for modality, matrix in features.matrices.items():
+                cells = _cells(matrix[rows], features.present[modality][rows])
+                columns[f"{modality}:float_seq"] = cells
+            _write_tsv(pl.DataFrame(columns), stream, header=start == 0)
+
+
+def _recbole_type(column: str, values: pl.Series) -> str:
+    if column == "title":
+        return "token_seq"
+    return "float" if values.dtype.is_numeric() else "token"
+
+
+def _cells(matrix: NDArray[Any], present: NDArray[np.bool_]) -> pl.Series:
+    digits = np.asarray(matrix).astype(str)  # the shortest that read back as the same number
+    rows = [" ".join(row) if has else None for row, has in zip(digits.tolist(), present, strict=True)]
+    return pl.Series(rows, dtype=pl.String)
+
+
+def _write_mmrec(dataset: Dataset, out: Path, name: str) -> None:
+    log, catalog, features = dataset.interactions, dataset.catalog, dataset.features
+    columns = {"userID": pl.Series(log.users), "itemID": pl.Series(log.items)}
+    columns["rating"] = pl.Series(np.ones(len(log), dtype=np.float32) if log.ratings is None else log.ratings)
+    if log.timestamps is not None:
+        columns["timestamp"] = pl.Series(log.timestamps)
+    columns["x_label"] = pl.Series(dataset.parts)
+    _write_tsv(pl.DataFrame(columns), out / f"{name}.inter")
+    numbers = {
+        kind: pl.Series(np.arange(count)) for kind, count in (("user", catalog.num_users), ("item", catalog.num_items))
+    }
+    pl.DataFrame({"userID": numbers["user"], "user_id": id_series(catalog.user_ids)}).write_csv(out / "user_ids.csv")
+    lacking = {f"has_{key}": pl.Series(mask) for key, mask in features.present.items() if not mask.all()}
+    pl.DataFrame({"itemID": numbers["item"], "item_id": id_series(catalog.item_ids), **lacking}).write_csv(
+        out / "item_ids.csv"
+    )
+    if catalog.titles is not None:
+        titles = pl.DataFrame({"itemID": numbers["item"], "title": catalog.items["title"]})
+        titles.filter(pl.col("title").is_not_null()).write_csv(out / "titles.csv")
+    for modality, matrix in features.matrices.items():
+        _write_features(out / f"{_MMREC_FILES.get(modality, modality)}.npy", matrix, features.present[modality])
+
+
+def _write_features(path: Path, matrix: NDArray[Any], present: NDArray[np.bool_]) -> None:
+    target = np.lib.format.open_memmap(path, mode="w+", dtype=matrix.dtype, shape=matrix.shape)
+    for start in range(0, len(matrix), _CHUNK_ROWS):
+        rows = slice(start, start + _CHUNK_ROWS)
+        target[rows] = np.where(present[rows, None], matrix[rows], 0)
+    target.flush()
+
+
+def _write_tsv(table: pl.DataFrame, target: Any, *, header: bool = True) -> None:
+    """Write a tab-separated table without quotes, which these forms do not know."""
+    for name, column in table.to_dict().items():
+        if column.dtype == pl.String and column.str.contains(r"[\t\r\n]").any():
+            if name.endswith(":token") and name.partition(":")[0] in ("user_id", "item_id"):
+                raise DataError(f"column {name}: an id with a tab or a line's end cannot be written in this form")
+            table = table.with_columns(column.str.replace_all(r"[\t\r\n]+", " ").alias(name))
+    table.write_csv(target, separator="\t", quote_style="never", include_header=header)

@@ -1,0 +1,288 @@
+"""A run is a folder: what was asked for, what it was made of, how it went, and what came out.
+
+::
+
+    run.json               config, where each value came from, data set and its hash, state, times
+    environment.json       versions, machine, threads
+    log.jsonl              one line an epoch
+    checkpoint.safetensors where training stands; gone on from by ``--resume``
+    metrics.json           validation metrics of the chosen epoch
+    recommender/           the finished recommender
+    evaluation/            what `evaluate` found, one JSON a part and masking
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from metammf.data.folder import load_dataset
+from metammf.data.splitting import Development
+from metammf.errors import ConfigError, DataError, RunError
+from metammf.experiments.config import Merged, RunConfig, from_mapping
+from metammf.experiments.environment import environment
+from metammf.experiments.listeners import JsonlLog, TensorBoardLog
+from metammf.files import read_json, write_json
+from metammf.recommender import Recommender
+from metammf.recommender_files import FOLDER
+from metammf.training.fit import fit, pick_device
+from metammf.training.loop import CheckpointFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from metammf.data.dataset import Catalog, Dataset
+    from metammf.data.splitting import Split
+    from metammf.training.loop import Listener, Precision
+
+RUN_FILE = "run.json"
+CHECKPOINT = "checkpoint.safetensors"
+REFIT_CHECKPOINT = "refit.safetensors"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how a run runs; nothing here decides its outcome.
+
+    Args:
+        device: "auto", "cpu", "cuda", ...
+        precision: "float32" or "bfloat16".
+        resume: Go on from a checkpoint where there is one.
+        tensorboard: Write TensorBoard events too.
+        listeners: Who else is told.
+    """
+
+    device: str = "auto"
+    precision: Precision = "float32"
+    resume: bool = False
+    tensorboard: bool = False
+    listeners: tuple[Listener, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was read back.
+
+    Args:
+        path: Its folder.
+        config: What was asked for.
+        record: All of run.json.
+    """
+
+    path: Path
+    config: RunConfig
+    record: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, path: Path | str) -> Run:
+        """Read a run folder.
+
+        Raises:
+            RunError: it is none, or damaged.
+        """
+        path = Path(path)
+        if not (path / RUN_FILE).is_file():
+            raise RunError(f"{path}: not a run (it has no {RUN_FILE})")
+        try:
+            record = read_json(path / RUN_FILE)
+            return cls(path, from_mapping(record["config"]), record)
+        except (DataError, ConfigError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{path / RUN_FILE}: damaged ({error})") from error
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a recommender."""
+        return self.record["state"] == "finished"
+
+    def recommender(self) -> Recommender:
+        """Return the finished recommender.
+
+        Raises:
+            RunError: training is not finished, or the folder is damaged.
+        """
+        if not self.finished:
+            raise RunError(f"{self.path}: training is not finished; go on with --resume")
+        return Recommender.load(self.path)
+
+    def dataset(self, path: Path | str | None = None) -> Dataset:
+        """Load the data set that the run was trained on, from where it was or from `path`.
+
+        Raises:
+            DataError: it is not there, or is not the same.
+        """
+        recorded = self.record["data"]
+        where = Path(path or recorded["path"])
+        if not where.exists():
+            raise DataError(f"{where}: the run's data set is no longer there; name its folder with --data")
+        dataset = load_dataset(where)
+        if data_hash(dataset) != recorded["sha256"]:
+            raise DataError(f"{where} is not the data set that {self.path} was trained on (its content differs)")
+        return dataset
+
+    def split(self, path: Path | str | None = None) -> Split:
+        """Return the split that the run was trained on."""
+        return self.config.split.apply(self.dataset(path))
+
+
+def data_hash(dataset: Dataset) -> str:
+    """Return one SHA-256 for all files of a data set."""
+    files = {name: digest for name, digest in sorted(dataset.hashes.items()) if name != "dataset.json"}
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
+def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOptions | None = None) -> Run:
+    """Train what a config asks for on a data set, into a run folder.
+
+    Config, data and device are checked before the folder is made, so that bad input leaves nothing behind.
+
+    Raises:
+        ConfigError, DataError: what was asked for does not fit.
+        RunError: `out` is something else, is in use, or holds a run of other settings.
+        TrainingError: training cannot go on.
+    """
+    options = options or RunOptions()
+    out = Path(out)
+    config = merged.config
+    device = str(pick_device(options.device))
+    dataset = load_dataset(data)
+    split = config.split.apply(dataset)
+    record = _record(merged, dataset, split)
+    existing = _existing(out, record, options.resume)
+    if existing is not None and existing.finished:
+        return existing
+    development = _with_placebo(split.development, config)
+    with _locked(out):
+        if existing is None:
+            write_json(out / RUN_FILE, record)
+        write_json(out / "environment.json", environment(device, options.precision))
+        return _train(Run(out, config, record), development, options, device)
+
+
+def _record(merged: Merged, dataset: Dataset, split: Split) -> dict[str, Any]:
+    config = merged.config.model_dump(mode="json")
+    digest = data_hash(dataset)
+    asked = json.dumps([config, digest], sort_keys=True)
+    return {
+        "config": config,
+        "sources": dict(merged.sources),
+        "data": {
+            "name": dataset.name,
+            "path": str(dataset.path.resolve()) if dataset.path else None,
+            "sha256": digest,
+            "files": dict(dataset.hashes),
+        },
+        "split": {"method": split.method}
+        | {part: len(getattr(split, part)) for part in ("train", "validation", "test")},
+        "fingerprint": hashlib.sha256(asked.encode()).hexdigest(),
+        "state": "training",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _existing(out: Path, record: Mapping[str, Any], resume: bool) -> Run | None:
+    if not out.exists() or (out.is_dir() and not any(entry for entry in out.iterdir() if entry.name != ".lock")):
+        return None
+    if not out.is_dir() or not (out / RUN_FILE).is_file():
+        raise RunError(f"{out} exists and is not a run: name another folder")
+    run = Run.load(out)
+    if not resume:
+        raise RunError(f"{out} holds a run already: go on with --resume, or name another folder")
+    if run.record["fingerprint"] != record["fingerprint"]:
+        raise RunError(f"{out} holds a run of other settings or other data: {_difference(run.record, record)}")
+    return run
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    if old["data"]["sha256"] != new["data"]["sha256"]:
+        return "the data set's content differs"
+    before, after = _flat(old["config"]), _flat(new["config"])
+    keys = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    return ", ".join(f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in keys)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the folder; the lock is the operating system's, so it dies with the process however that ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {out}: {error.strerror or error}") from error
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise RunError(f"{out} is in use by another process") from error
+
+
+def _with_placebo(development: Development, config: RunConfig) -> Development:
+    if config.placebo is None:
+        return development
+    catalog: Catalog = development.catalog
+    if not catalog.features.modalities:
+        raise ConfigError("a placebo replaces features, and this data set has none")
+    features = catalog.features.placebo(config.placebo, config.seed)
+    replaced = type(catalog)(catalog.user_ids, catalog.item_ids, features, catalog.items)
+    return Development(development.train, development.validation, replaced)
+
+
+def _train(run: Run, development: Development, options: RunOptions, device: str) -> Run:
+    started = time.perf_counter()
+    config, record = run.config, dict(run.record)
+    own: tuple[Listener, ...] = (JsonlLog(run.path / "log.jsonl"),)
+    if options.tensorboard:
+        own += (TensorBoardLog(run.path / "tensorboard"),)
+    recommender = fit(
+        config.model,
+        development,
+        training=config.training,
+        seed=config.seed,
+        device=device,
+        precision=options.precision,
+        listeners=(*own, *options.listeners),
+        checkpoint=CheckpointFile(run.path / CHECKPOINT, record["fingerprint"]),
+    )
+    chosen = next((past for past in reversed(recommender.history) if past.best), None)
+    if chosen is None and recommender.history:
+        chosen = recommender.history[-1]
+    if config.refit:
+        recommender = _refit(run, development, options, device, epochs=chosen.epoch if chosen else 1)
+    recommender.save(run.path / FOLDER, data_path=record["data"]["path"])
+    write_json(run.path / "metrics.json", {"chosen": asdict(chosen) if chosen else None, "refit": config.refit})
+    record |= {
+        "state": "finished",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - started, 3),
+        "epochs": chosen.epoch if chosen else None,
+    }
+    write_json(run.path / RUN_FILE, record)
+    return Run(run.path, config, record)
+
+
+def _refit(run: Run, development: Development, options: RunOptions, device: str, *, epochs: int) -> Recommender:
+    """Train anew on train and validation, for as many epochs as validation chose before."""
+    fixed = run.config.training.model_copy(update={"epochs": epochs, "patience": None, "max_steps": None})
+    return fit(
+        run.config.model,
+        development.refit(),
+        training=fixed,
+        seed=run.config.seed,
+        device=device,
+        precision=options.precision,
+        listeners=options.listeners,
+        checkpoint=CheckpointFile(run.path / REFIT_CHECKPOINT, run.record["fingerprint"]),
+    )
