@@ -1,15 +1,23 @@
 """``metammf data``: import foreign data sets, describe, generate and export."""
 
+import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import App
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from metammf.data.dataset import Dataset
 
 app = App(name="data", help="Import, describe, generate and export data sets.")
 
 FormatName = Literal["tiktok", "movielens", "recbole", "mmrec", "metammf", "log"]
 ExportName = Literal["recbole", "mmrec"]
+SplitName = Literal["published", "random", "leave-one-out", "user-time", "global-time", "cold-item"]
 
 
 @app.command(name="import")
@@ -19,6 +27,17 @@ def import_(
     /,
     *,
     format: FormatName | None = None,  # noqa: A002  # the option's name
+    min_rating: float | None = None,
+    k_core: int | None = None,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    timestamp_column: str | None = None,
+    rating_column: str | None = None,
+    timestamp_unit: Literal["s", "ms", "us"] | None = None,
+    items: Path | None = None,
+    features: Path | None = None,
+    tags_before: int | None = None,
+    num_users: int | None = None,
 ) -> None:
     """Import a foreign data set into a folder in our layout.
 
@@ -30,10 +49,170 @@ def import_(
         The folder to write; one that metammf wrote before is replaced.
     format
         Recognised where it can be.
+    min_rating
+        The lowest rating that counts as an interaction (movielens: 4; recbole, log: every row counts).
+    k_core
+        Leave out users and items with fewer interactions, until none is left (log).
+    user_column
+        Column of user ids (recbole, log: user_id).
+    item_column
+        Column of item ids (recbole, log: item_id).
+    timestamp_column
+        Column of timestamps (recbole, log: timestamp, where there is one).
+    rating_column
+        Column of ratings (recbole, log: rating, where there is one).
+    timestamp_unit
+        What a number in the timestamp column counts (log: s).
+    items
+        Table of items: ids, titles and others (log).
+    features
+        Folder of .npy files, rows in the order of --items (log).
+    tags_before
+        Take tags dated before this moment, in seconds since 1970, into the textual features (movielens: no tags).
+    num_users
+        The number that items are numbered from, where a folder does not tell (metammf).
     """
     from metammf.data.folder import save_dataset
     from metammf.data.importers.registry import import_dataset
 
-    dataset = import_dataset(source, format)
-    save_dataset(dataset, out)
-    sys.stdout.write(f"{out}: {dataset.interactions!r}\n")
+    given = {
+        "min_rating": min_rating,
+        "k_core": k_core,
+        "user_column": user_column,
+        "item_column": item_column,
+        "timestamp_column": timestamp_column,
+        "rating_column": rating_column,
+        "timestamp_unit": timestamp_unit,
+        "items": items,
+        "features": features,
+        "tags_before": tags_before,
+        "num_users": num_users,
+    }
+    with _working(f"importing {source}"):
+        dataset = import_dataset(source, format, **{name: value for name, value in given.items() if value is not None})
+        save_dataset(dataset, out)
+    sys.stdout.write(_summary(dataset, out))
+
+
+@app.command
+def describe(data: Path, /, *, json: bool = False, seed: int = 0) -> None:  # the option's name
+    """Show counts, the long tail, modalities, parts, and whether features say anything about taste.
+
+    Parameters
+    ----------
+    data
+        A folder in our layout.
+    json
+        Print JSON instead of tables.
+    seed
+        Of the pairs that the feature lift is measured on.
+    """
+    from metammf.data.describe import describe as describe_dataset
+    from metammf.data.folder import load_dataset
+
+    with _working(f"describing {data}"):
+        description = describe_dataset(load_dataset(data), seed=seed)
+    if json:
+        _print_json(description.to_dict())
+        return
+    from metammf.cli.describing import show
+
+    show(description)
+
+
+@app.command
+def generate(out: Path, /, *, users: int, items: int, interactions: int, seed: int = 0) -> None:
+    """Generate a micro-video world of known truth.
+
+    Parameters
+    ----------
+    out
+        The folder to write; one that metammf wrote before is replaced.
+    users
+        How many users.
+    items
+        How many clips.
+    interactions
+        How many interactions, about.
+    seed
+        The same seed gives the same world.
+    """
+    from metammf.data.synthetic import generate_world, save_world
+
+    with _working("generating a world"):
+        world = generate_world(users=users, items=items, interactions=interactions, seed=seed)
+        save_world(world, out)
+    sys.stdout.write(_summary(world.dataset, out))
+
+
+@app.command
+def export(
+    data: Path,
+    out: Path,
+    /,
+    *,
+    format: ExportName,  # noqa: A002  # the option's name
+    split: SplitName | None = None,
+    seed: int = 0,
+) -> None:
+    """Write a data set in the form that another toolkit reads.
+
+    Parameters
+    ----------
+    data
+        A folder in our layout.
+    out
+        The folder to write; one that metammf exported before is replaced.
+    format
+        recbole: atomic files; mmrec: one .inter with x_label, and .npy files.
+    split
+        How to split; a data set that carries a split is exported with that.
+    seed
+        Of a split that draws.
+    """
+    from metammf.data.exporting import export_dataset, with_split
+    from metammf.data.folder import load_dataset
+
+    with _working(f"exporting {data}"):
+        dataset = load_dataset(data)
+        if split is not None:
+            dataset = with_split(dataset, dataset.split(split, seed=seed))
+        export_dataset(dataset, out, format)
+    sys.stdout.write(_summary(dataset, out))
+
+
+def _summary(dataset: "Dataset", out: Path) -> str:
+    """Say what was found and where it lies now."""
+    import numpy as np
+
+    from metammf.data.dataset import PARTS
+
+    lines = [
+        f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items,"
+        f" {len(dataset.interactions):,} interactions"
+    ]
+    if dataset.parts is not None:
+        sizes = np.bincount(dataset.parts, minlength=len(PARTS))
+        lines.append("split: " + ", ".join(f"{name} {size:,}" for name, size in zip(PARTS, sizes, strict=True)))
+    for name, width in dataset.features.widths.items():
+        share = 1 - dataset.features.present[name].mean()
+        lines.append(f"{name}: {width} features" + (f", {share:.1%} of the items lack them" if share else ""))
+    if not dataset.features.modalities:
+        lines.append("no features")
+    repeats = dataset.provenance.get("repeats_merged")
+    if repeats:
+        lines.append(f"{repeats:,} repeated interactions merged")
+    return "\n".join([*lines, f"written to {out}", ""])
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def _working(what: str) -> "Iterator[None]":
+    """Show on a terminal's stderr that something is going on."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield

@@ -77,9 +77,7 @@ def feature_lift(dataset: Dataset, modality: str, *, seed: int = 0) -> FeatureLi
     spread = float(null.std(ddof=1))
     z, shuffled_z = ((value - null.mean()) / spread if spread else 0.0 for value in (same - other, shuffled))
     verdict: Verdict = "follows taste" if z >= 4 else "weak" if z >= 2 else "none"
-    return FeatureLift(
-        len(pairs), same, other, same - other, float(z), shuffled, float(shuffled_z), verdict
-    )
+    return FeatureLift(len(pairs), same, other, same - other, float(z), shuffled, float(shuffled_z), verdict)
 
 
 def _draw_pairs(log: Interactions, present: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
