@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, SerializeAsAny, field_validator
 
+from metammf.data.features import Placebo
+from metammf.data.splitting import SplitMethod
 from metammf.errors import ConfigError, did_you_mean
 from metammf.models.config import Config, ModelConfig
 from metammf.models.registry import model_config, validated
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from metammf.data.dataset import Dataset
-    from metammf.data.features import Placebo
-    from metammf.data.splitting import Split, SplitMethod
+    from metammf.data.splitting import Split
 
 SECTIONS = ("model", "training", "split")
 SplitShare = Annotated[float, Field(ge=0, lt=1)]

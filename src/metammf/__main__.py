@@ -1,0 +1,5 @@
+"""``python -m metammf``."""
+
+from metammf.cli.main import main
+
+main()

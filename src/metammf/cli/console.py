@@ -1,0 +1,107 @@
+"""What commands print with: tables on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from metammf.training.checkpoint import EpochRecord
+    from metammf.training.checkpoint import Progress as TrainingProgress
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def show_warnings() -> None:
+    """Show what the library logs from warnings up; the library itself leaves logging alone."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)]
+    )
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], *, title: str | None = None) -> None:
+    """Print a table; numbers stand to the right."""
+    grid = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    body = [list(row) for row in rows]
+    for place, column in enumerate(columns):
+        number = all(isinstance(row[place], int | float) for row in body)
+        grid.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in body:
+        grid.add_row(*(_cell(value) for value in row))
+    out.print(grid)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def bar(description: str) -> Progress:
+    """Return a progress bar on stderr, gone when it is done."""
+    return Progress(
+        TextColumn(description),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=err,
+        transient=True,
+    )
+
+
+class TrainingBar:
+    """A listener that shows epoch, loss and validation metric; use it in a `with` block.
+
+    Args:
+        metric: The metric that chooses the epoch.
+        name: Of what is trained.
+    """
+
+    def __init__(self, metric: str, name: str) -> None:
+        self.metric, self.name = metric, name
+        self._bar = bar(f"[bold]{name}[/bold] epoch")
+        self._steps = 0
+        self._note = ""
+        self._shown = 0.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def on_start(self, epochs: int, steps_per_epoch: int, progress: TrainingProgress) -> None:
+        """Set the bar up, where training stands."""
+        self._steps = max(1, steps_per_epoch)
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        self._bar.add_task(self.name, total=epochs, completed=progress.epoch, note="")
+
+    def on_step(self, epoch: int, step: int, loss: float) -> None:
+        """Move on by a fraction of an epoch, a few times a second at most."""
+        now = time.monotonic()
+        if now - self._shown > 0.2:
+            self._shown = now
+            self._bar.update(self._bar.task_ids[0], note=f"step {step}  loss {loss:.4f}  {self._note}")
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Move on by an epoch."""
+        if self.metric in record.metrics:
+            best = " (best)" if record.best else ""
+            self._note = f"{self.metric} {record.metrics[self.metric]:.4f}{best}"
+        self._bar.update(self._bar.task_ids[0], completed=record.epoch, note=f"loss {record.loss:.4f}  {self._note}")

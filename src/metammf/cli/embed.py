@@ -1,0 +1,39 @@
+"""``metammf embed``."""
+
+from pathlib import Path
+
+
+def embed(run: Path, features: Path, out: Path, /) -> None:
+    """Turn the content of items, new ones among them, into vectors.
+
+    Parameters
+    ----------
+    run
+        A finished run of a model that fuses content.
+    features
+        A folder in our layout: items.parquet and features/.
+    out
+        A Parquet file of item_id and vector.
+    """
+    import polars as pl
+
+    from metammf.cli.console import err
+    from metammf.data.folder import load_features
+    from metammf.errors import ConfigError
+    from metammf.files import atomic_path
+    from metammf.recommender import Recommender
+
+    if out.suffix.lower() != ".parquet":
+        raise ConfigError(f"{out}: expected a name that ends in .parquet")
+    recommender = Recommender.load(run)
+    ids, content, _ = load_features(features)
+    vectors = recommender.embed_items(content)
+    frame = pl.DataFrame(
+        {
+            "item_id": pl.Series(ids.ids.tolist(), dtype=pl.Int64 if ids.is_integer else pl.String),
+            "vector": pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])),
+        }
+    )
+    with atomic_path(out) as part:
+        frame.write_parquet(part)
+    err.print(f"{out}: {len(vectors)} vectors of width {vectors.shape[1]}")

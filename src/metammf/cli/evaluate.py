@@ -1,0 +1,61 @@
+"""``metammf evaluate``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def evaluate(
+    run: Path,
+    /,
+    *,
+    part: Literal["test", "validation"] = "test",
+    seen: Literal["train", "train+validation"] | None = None,
+    k: Annotated[list[int] | None, Parameter(name=("-k", "--k"), negative="")] = None,
+    all_users: Annotated[bool, Parameter(negative="")] = False,
+    json: Path | None = None,
+    per_user: Path | None = None,
+    data: Path | None = None,
+) -> None:
+    """Rank all items for the users of a part and measure where its interactions come out.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    part
+        The test part is to be read once, in the end; choose on validation.
+    seen
+        What is left out of each ranking: by default all that comes before the part. Published tables often mask train alone.
+    k
+        Length of the lists; may be repeated (default: 10 and 20).
+    all_users
+        Average over every user of the data set, those without an interaction in the part as zero.
+    json
+        Write all of it here as JSON, at full precision.
+    per_user
+        Write each user's metrics here as Parquet.
+    data
+        The data set's folder, where it is no longer where it was trained on.
+    """
+    from metammf.cli.console import bar, out
+    from metammf.experiments.evaluating import evaluate_run
+    from metammf.experiments.run import Run
+
+    with bar("ranking users") as progress:
+        task = progress.add_task("rank", total=None, note="")
+        result = evaluate_run(
+            Run.load(run),
+            part=part,
+            seen=seen,
+            ks=tuple(k or (10, 20)),
+            all_users=all_users,
+            data=data,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if json is not None:
+        result.write_json(json)
+    if per_user is not None:
+        result.write_parquet(per_user)
+    out.print(str(result))

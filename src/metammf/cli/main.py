@@ -1,0 +1,77 @@
+"""The command line: one file a command; this one puts them together and turns errors into exit statuses.
+
+0 is success, 2 bad input or config, 130 an interrupt. One message on stderr; a traceback with ``--debug`` alone.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from metammf.errors import MetaMMFError
+
+app = App(
+    name="metammf",
+    help="Multimodal recommendation for micro-videos: import, train, evaluate, recommend, explain.",
+    help_epilogue="Add --debug to any command for a traceback.",
+    version_flags=["--version"],
+)
+# Named by their place, so that `--help` imports none of them.
+app.command("metammf.cli.demo:demo", name="demo", help="Train and compare on the embedded world; write a report.")
+app.command("metammf.cli.data:app", name="data", help="Import, describe, generate and export data sets.")
+app.command("metammf.cli.train:train", name="train", help="Train a model into a run folder.")
+app.command("metammf.cli.evaluate:evaluate", name="evaluate", help="Measure a run on its test or validation part.")
+app.command("metammf.cli.recommend:recommend", name="recommend", help="Recommend items to users.")
+app.command("metammf.cli.similar:similar", name="similar", help="Show the items nearest to an item.")
+app.command("metammf.cli.embed:embed", name="embed", help="Turn items' content into vectors.")
+app.command("metammf.cli.explain:explain", name="explain", help="Show how much each modality counts.")
+app.command("metammf.cli.runs:runs", name="runs", help="List runs.")
+app.command("metammf.cli.recipes:recipes", name="recipes", help="List the recipes that ship with the package.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status; as a script, exit with it."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in tokens
+    tokens = [word for word in tokens if word != "--debug"]
+    status = _run(tokens, debug)
+    if arguments is None:
+        sys.exit(status)
+    return status
+
+
+def _run(tokens: list[str], debug: bool) -> int:
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        return 0
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough of it, `head` for one.
+        sys.stderr.close()
+        return 0
+    except (MetaMMFError, CycloptsError) as error:
+        if debug:
+            raise
+        _say(_text(error))
+        return 2
+    except OSError as error:
+        if debug:
+            raise
+        _say(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        return 2
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, CycloptsError):
+        return " ".join(str(error).split())
+    return str(error)
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"metammf: {message}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Tables to files: Parquet or CSV, by the extension, atomically and in the order given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from metammf.errors import ConfigError
+from metammf.files import atomic_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def check_extension(path: Path) -> None:
+    """Say so before the work is done, not after.
+
+    Raises:
+        ConfigError: the extension is neither .parquet nor .csv.
+    """
+    if path.suffix.lower() not in (".parquet", ".csv"):
+        raise ConfigError(f"{path}: expected a name that ends in .parquet or .csv")
+
+
+def write_table(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table by its file's extension.
+
+    Raises:
+        ConfigError: the extension is neither .parquet nor .csv.
+        DataError: the file cannot be written.
+    """
+    check_extension(path)
+    with atomic_path(path) as part:
+        if path.suffix.lower() == ".parquet":
+            frame.write_parquet(part)
+        else:
+            frame.write_csv(part)

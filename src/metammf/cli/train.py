@@ -1,0 +1,117 @@
+"""``metammf train``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def train(
+    data: Path,
+    /,
+    *,
+    recipe: str,
+    out: Path,
+    split: str | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    seed: int | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    refit: Annotated[bool, Parameter(negative="")] = False,
+    placebo: Literal["noise", "shuffle"] | None = None,
+    device: str = "auto",
+    precision: Literal["float32", "bfloat16"] = "float32",
+    threads: int | None = None,
+    tensorboard: Annotated[bool, Parameter(negative="")] = False,
+    show_config: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Train a model on a data set, into a run folder.
+
+    Parameters
+    ----------
+    data
+        A data set's folder in our layout (`metammf data import` makes one).
+    recipe
+        A recipe's name (`metammf recipes` lists them) or a TOML file.
+    out
+        The run's folder.
+    split
+        published, random, leave-one-out, user-time, global-time or cold-item; not needed where the data set carries a split.
+    set_
+        KEY=VALUE, such as model.cp_rank=32 or training.epochs=20; may be repeated.
+    seed
+        Of the weights and of what training draws (default: the recipe's, or 0).
+    resume
+        Go on from the run's checkpoint; afresh where there is none, at once where the run is finished.
+    refit
+        In the end train again on train and validation together, at the settings and epoch chosen, for deployment.
+    placebo
+        Replace the features by noise of the same shape, or shuffle them across items.
+    device
+        auto, cpu, cuda, cuda:1, ...
+    precision
+        bfloat16 runs forward passes in half precision.
+    threads
+        Processor threads (default: as many as there are cores).
+    tensorboard
+        Write a log for TensorBoard as well (extra: tensorboard).
+    show_config
+        Print every setting and where it came from, and do nothing else.
+    """
+    from metammf.experiments.config import merge, parse_settings
+
+    merged = merge(
+        recipe,
+        parse_settings(set_ or []),
+        {"split.method": split, "seed": seed, "placebo": placebo, "refit": refit or None},
+    )
+    if show_config:
+        _show(merged)
+        return
+    import torch
+
+    from metammf.cli.console import TrainingBar, show_warnings
+    from metammf.cli.console import out as screen
+    from metammf.errors import ConfigError
+    from metammf.experiments.run import Run, RunOptions, train_run
+
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"--threads must be at least 1, got {threads}")
+        torch.set_num_threads(threads)
+    show_warnings()
+    finished = resume and out.is_dir() and (out / "run.json").is_file() and Run.load(out).finished
+    with TrainingBar(merged.config.training.metric, recipe) as progress:
+        options = RunOptions(
+            device=device, precision=precision, resume=resume, tensorboard=tensorboard, listeners=(progress,)
+        )
+        run = train_run(merged, data, out, options)
+    if finished:
+        screen.print(f"{out} is finished already")
+        return
+    _report(run)
+
+
+def _show(merged: "object") -> None:
+    from metammf.cli.console import table
+    from metammf.experiments.config import Merged
+
+    assert isinstance(merged, Merged)
+    tree = merged.config.model_dump(mode="json")
+    rows = []
+    for key, source in merged.sources.items():
+        section, dot, name = key.partition(".")
+        rows.append((key, str(tree[section][name] if dot else tree[section]), source))
+    table(("setting", "value", "from"), rows)
+
+
+def _report(run: "object") -> None:
+    from metammf.cli.console import out, table
+    from metammf.experiments.run import Run
+    from metammf.files import read_json
+
+    assert isinstance(run, Run)
+    chosen = read_json(run.path / "metrics.json")["chosen"]
+    out.print(f"{run.config.model.name} trained in {run.record['seconds']:.0f} s: {run.path}")
+    if chosen and chosen["metrics"]:
+        table(("validation", f"epoch {chosen['epoch']}"), sorted(chosen["metrics"].items()))
+    out.print(f"next: metammf evaluate {run.path}")

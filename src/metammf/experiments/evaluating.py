@@ -1,0 +1,46 @@
+"""Evaluate a run, and keep what was found beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from metammf.errors import ConfigError
+from metammf.evaluation.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from metammf.evaluation.evaluate import Part, Seen
+    from metammf.evaluation.result import Evaluation
+    from metammf.experiments.run import Run
+
+EVALUATIONS = "evaluation"
+
+
+def evaluate_run(
+    run: Run,
+    *,
+    part: Part = "test",
+    seen: Seen | None = None,
+    ks: Sequence[int] = (10, 20),
+    all_users: bool = False,
+    data: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Evaluate a finished run on its own split, and write the result into its folder.
+
+    Raises:
+        ConfigError: the options do not fit each other, or the run was refitted on what is asked for.
+        DataError: the data set is gone or is not the same.
+        RunError: the run is not finished, or damaged.
+    """
+    if run.config.refit and (part == "validation" or seen == "train"):
+        raise ConfigError(
+            f"{run.path} was refitted on train and validation: only the test part, with both left out, can tell of it"
+        )
+    recommender = run.recommender()
+    split = run.split(data)
+    result = evaluate(recommender, split, part=part, seen=seen, ks=ks, all_users=all_users, progress=progress)
+    result.write_json(run.path / EVALUATIONS / f"{result.part}-{result.seen}.json")
+    return result

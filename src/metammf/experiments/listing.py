@@ -1,0 +1,59 @@
+"""What runs there are in a folder, at a glance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from metammf.errors import MetaMMFError
+from metammf.experiments.evaluating import EVALUATIONS
+from metammf.experiments.run import RUN_FILE, Run
+from metammf.files import read_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """Return one row a run, by name; a damaged one is listed as such."""
+    return [_row(entry.parent) for entry in sorted(folder.rglob(RUN_FILE))]
+
+
+def _row(path: Path) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(
+        ("run", "model", "data", "split", "seed", "state", "epoch", "validation", "test")
+    )
+    row["run"] = str(path)
+    try:
+        run = Run.load(path)
+        config = run.config
+        row |= {
+            "model": _title(config.model.model_dump()),
+            "data": run.record["data"]["name"],
+            "split": run.record["split"]["method"],
+            "seed": config.seed,
+            "state": run.record["state"] + (f", {config.placebo}" if config.placebo else ""),
+            "epoch": run.record.get("epochs"),
+            "validation": _chosen(run),
+            "test": _test(path, config.training.metric),
+        }
+    except MetaMMFError:
+        row["state"] = "damaged"
+    return row
+
+
+def _title(model: dict[str, Any]) -> str:
+    return " ".join(str(model[key]) for key in ("name", "backbone", "fusion") if key in model)
+
+
+def _chosen(run: Run) -> float | None:
+    path = run.path / "metrics.json"
+    chosen = read_json(path)["chosen"] if path.is_file() else None
+    return chosen["metrics"].get(run.config.training.metric) if chosen else None
+
+
+def _test(path: Path, metric: str) -> float | None:
+    for seen in ("train+validation", "train"):
+        file = path / EVALUATIONS / f"test-{seen}.json"
+        if file.is_file():
+            return read_json(file)["metrics"].get(metric)
+    return None
