@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 FeatureScaling = Literal["none", "center", "standardize", "l2"]
 
 
+def modality_key(name: str) -> str:
+    """Return the name under which a module registers what belongs to a modality.
+
+    torch admits no dots in such names ("image_feat.v2"), nor what is an attribute of every module ("type", "items").
+    """
+    return "of_" + name.replace("%", "%25").replace(".", "%2E")
+
+
 @dataclass(frozen=True)
 class Content:
     """Features of B items by modality, and who has which.
@@ -66,15 +74,18 @@ class ContentScaler(nn.Module):
         self.scaling = scaling
         self.widths = dict(widths)
         for name, width in widths.items():
-            self.register_buffer(f"mean_{name}", torch.zeros(width))
-            self.register_buffer(f"scale_{name}", torch.ones(width))
+            self.register_buffer(f"mean_{modality_key(name)}", torch.zeros(width))
+            self.register_buffer(f"scale_{modality_key(name)}", torch.ones(width))
+
+    def _statistics(self, name: str) -> tuple[Tensor, Tensor]:
+        return getattr(self, f"mean_{modality_key(name)}"), getattr(self, f"scale_{modality_key(name)}")
 
     def fit(self, content: Content) -> None:
         """Take the statistics from these items; rows that lack a modality are left out."""
         if self.scaling == "none":
             return
-        for name, value in content.values.items():
-            rows = value[content.present[name]].double()
+        for name in self.widths:
+            rows = content.values[name][content.present[name]].double()
             if not len(rows):
                 continue
             mean = rows.mean(0)
@@ -85,18 +96,20 @@ class ContentScaler(nn.Module):
                 spread = spread.mean().expand_as(spread)
                 constant = spread <= 0
             scale = torch.where(constant, 0, spread.clamp(min=1e-30).rsqrt())
-            getattr(self, f"mean_{name}").copy_(mean)
-            getattr(self, f"scale_{name}").copy_(scale)
+            for statistic, value in zip(self._statistics(name), (mean, scale), strict=True):
+                statistic.copy_(value)
 
     def forward(self, content: Content) -> Content:
-        """Return scaled content; rows that lack the modality become zero."""
+        """Return scaled content, the modalities of `widths` in that order; rows that lack one become zero."""
         values = {}
-        for name, value in content.values.items():
-            scaled = (value - getattr(self, f"mean_{name}")) * getattr(self, f"scale_{name}")
+        for name in self.widths:
+            value = content.values[name]
+            mean, scale = self._statistics(name)
+            scaled = (value - mean) * scale
             if self.scaling == "l2":
                 scaled = nn.functional.normalize(scaled, dim=1) * value.shape[1] ** 0.5
-            values[name] = scaled * content.present[name].unsqueeze(1)
-        return Content(values, content.present)
+            values[name] = scaled.masked_fill(~content.present[name].unsqueeze(1), 0)
+        return Content(values, {name: content.present[name] for name in self.widths})
 
 
 class MissingContent(nn.Module):
@@ -110,14 +123,17 @@ class MissingContent(nn.Module):
 
     def __init__(self, widths: Mapping[str, int]) -> None:
         super().__init__()
-        self.vectors = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name, width in widths.items()})
+        self.modalities = tuple(widths)
+        self.vectors = nn.ParameterDict(
+            {modality_key(name): nn.Parameter(torch.zeros(width)) for name, width in widths.items()}
+        )
 
     def forward(self, content: Content) -> Float[Tensor, "batch width"]:
-        """Return all modalities side by side, shape (B, F)."""
+        """Return all modalities side by side, in the order of `widths`, shape (B, F)."""
         return torch.cat(
             [
-                torch.where(content.present[name].unsqueeze(1), value, self.vectors[name])
-                for name, value in content.values.items()
+                torch.where(content.present[name].unsqueeze(1), content.values[name], self.vectors[modality_key(name)])
+                for name in self.modalities
             ],
             dim=1,
         )

@@ -18,7 +18,7 @@ from metammf.nn.meta import LowRankMetaLinear, MetaExtractor, MetaLinear, Static
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
     from metammf.nn.content import Content
 
@@ -89,9 +89,8 @@ class _ProjectedFusion(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], layers: Sequence[int], *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.concat = MissingContent(widths)
-        self.projections = nn.ModuleDict({name: _mlp([width, *layers], dropout) for name, width in widths.items()})
-        self.widths = dict(widths)
+        self.modalities = tuple(widths)
+        self.projections = nn.ModuleList(_mlp([width, *layers], dropout) for width in widths.values())
         self.out_dim = layers[-1]
 
     def weights(self, content: Content, projected: Float[Tensor, "batch modalities out_dim"]) -> Tensor:
@@ -100,13 +99,16 @@ class _ProjectedFusion(nn.Module):
 
     def forward(self, content: Content) -> Float[Tensor, "batch out_dim"]:
         """Project each modality and add them up by their weights; an item that has none gets zero."""
-        projected = torch.stack([self.projections[name](value) for name, value in content.values.items()], dim=1)
-        mask = _mask(content)
-        return (projected * self.weights(content, projected) * mask.unsqueeze(2)).sum(1)
+        projected = torch.stack(
+            [project(content.values[name]) for name, project in zip(self.modalities, self.projections, strict=True)],
+            dim=1,
+        )
+        lacking = ~self.mask(content).unsqueeze(2)
+        return (projected * self.weights(content, projected)).masked_fill(lacking, 0).sum(1)
 
-
-def _mask(content: Content) -> Float[Tensor, "batch modalities"]:
-    return torch.stack(list(content.present.values()), dim=1).float()
+    def mask(self, content: Content) -> Bool[Tensor, "batch modalities"]:
+        """Return which modalities each item has."""
+        return torch.stack([content.present[name] for name in self.modalities], dim=1)
 
 
 def _mlp(sizes: Sequence[int], dropout: float) -> nn.Sequential:
@@ -121,7 +123,7 @@ class SumFusion(_ProjectedFusion):
 
     def weights(self, content: Content, projected: Float[Tensor, "batch modalities out_dim"]) -> Tensor:
         """One over the number of present modalities, shape (B, 1, 1)."""
-        return 1 / _mask(content).sum(1).clamp(min=1)[:, None, None]
+        return 1 / self.mask(content).sum(1).clamp(min=1)[:, None, None]
 
 
 class GatedFusion(_ProjectedFusion):
@@ -129,6 +131,7 @@ class GatedFusion(_ProjectedFusion):
 
     def __init__(self, widths: Mapping[str, int], layers: Sequence[int], *, dropout: float = 0.0) -> None:
         super().__init__(widths, layers, dropout=dropout)
+        self.concat = MissingContent(widths)
         self.gate = nn.Linear(sum(widths.values()), len(widths) * self.out_dim)
 
     def weights(self, content: Content, projected: Float[Tensor, "batch modalities out_dim"]) -> Tensor:
@@ -147,7 +150,7 @@ class AttentionFusion(_ProjectedFusion):
     def weights(self, content: Content, projected: Float[Tensor, "batch modalities out_dim"]) -> Tensor:
         """Attention weights, shape (B, M, 1); an item without any modality gets equal ones."""
         scores = self.query(torch.tanh(self.key(projected)))
-        lacking = _mask(content).unsqueeze(2) == 0
+        lacking = ~self.mask(content).unsqueeze(2)
         return torch.softmax(scores.masked_fill(lacking & ~lacking.all(1, keepdim=True), -torch.inf), dim=1)
 
 

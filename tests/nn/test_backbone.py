@@ -1,0 +1,131 @@
+"""Backbones against a loop over nodes, and the path of a node without edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from metammf.nn.backbone import Backbone, GraphSAGEBackbone, LightGCNBackbone
+from metammf.nn.graph import BipartiteGraph
+
+USERS, ITEMS, DIM = 6, 5, 4
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def dense() -> np.ndarray:
+    """The last user and the last item have no edges."""
+    matrix = np.random.default_rng(1).random((USERS, ITEMS)) < 0.5
+    matrix[-1] = matrix[:, -1] = False
+    return matrix.astype(np.float32)
+
+
+def graph() -> BipartiteGraph:
+    return BipartiteGraph(sparse.csr_array(dense()))
+
+
+def adjacency() -> np.ndarray:
+    """All nodes in one: users first."""
+    square = np.zeros((USERS + ITEMS, USERS + ITEMS), dtype=np.float32)
+    square[:USERS, USERS:] = dense()
+    return square + square.T
+
+
+def nodes() -> tuple[Tensor, Tensor]:
+    return torch.randn(USERS, DIM), torch.randn(ITEMS, DIM)
+
+
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_lightgcn_equals_a_loop_over_nodes(num_layers: int) -> None:
+    users, items = nodes()
+    edges = adjacency()
+    degrees = edges.sum(1)
+    hops = [torch.cat([users, items])]
+    for _ in range(num_layers):
+        after = torch.zeros_like(hops[0])
+        for node in range(USERS + ITEMS):
+            for other in np.flatnonzero(edges[node]):
+                after[node] += hops[-1][other] / (degrees[node] * degrees[other]) ** 0.5
+        hops.append(after)
+    found = torch.cat(LightGCNBackbone(graph(), num_layers)(users, items))
+    expected = torch.stack(hops).mean(0)
+    connected = torch.from_numpy(degrees > 0)
+    torch.testing.assert_close(found[connected], expected[connected])
+    torch.testing.assert_close(found[~connected], hops[0][~connected])  # not shrunk by hops that were not made
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_graphsage_equals_a_loop_over_nodes(num_layers: int) -> None:
+    backbone = GraphSAGEBackbone(graph(), num_layers, DIM).eval()
+    users, items = nodes()
+    edges = adjacency()
+    x = torch.cat([users, items])
+    for depth in range(num_layers):
+        rows = []
+        for node in range(USERS + ITEMS):
+            around = [x[other] for other in np.flatnonzero(edges[node])]
+            mean = torch.stack(around).mean(0) if around else torch.zeros(DIM)
+            row = backbone.root[depth].weight @ x[node]
+            row = row + backbone.neighbour[depth].weight @ mean + backbone.neighbour[depth].bias
+            if depth < num_layers - 1:
+                row = torch.where(row > 0, row, 0.01 * row)
+            rows.append(row)
+        x = torch.stack(rows)
+    torch.testing.assert_close(torch.cat(backbone(users, items)), x)
+
+
+BACKBONES = {
+    "mf": Backbone,
+    "lightgcn": lambda: LightGCNBackbone(graph(), 2),
+    "graphsage": lambda: GraphSAGEBackbone(graph(), 2, DIM),
+}
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_isolated_is_the_path_of_a_node_without_edges(kind: str) -> None:
+    backbone = BACKBONES[kind]().eval()
+    users, items = nodes()
+    found_users, found_items = backbone(users, items)
+    torch.testing.assert_close(backbone.isolated(users[-1:]), found_users[-1:])
+    torch.testing.assert_close(backbone.isolated(items[-1:]), found_items[-1:])
+
+
+@pytest.mark.parametrize("kind", ["lightgcn", "graphsage"])
+def test_gradients_flow_along_edges_and_no_further(kind: str) -> None:
+    users, items = (value.requires_grad_() for value in nodes())
+    backbone = BACKBONES[kind]().eval()
+    backbone(users, items)[1][-1].sum().backward()
+    assert items.grad is not None
+    assert items.grad[-1].any()
+    assert not items.grad[:-1].any()
+    assert users.grad is None or not users.grad.any()
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_gradcheck(kind: str) -> None:
+    backbone = BACKBONES[kind]().double().eval()
+    inputs = tuple(value.double().requires_grad_() for value in nodes())
+    assert torch.autograd.gradcheck(lambda users, items: torch.cat(backbone(users, items)), inputs)
+
+
+def test_dropout_is_of_training_alone() -> None:
+    backbone = GraphSAGEBackbone(graph(), 2, DIM, hidden_dropout=0.5, final_dropout=0.2)
+    users, items = nodes()
+    out = backbone(users, items)[0]
+    assert (out == 0).any()
+    backbone.eval()
+    assert torch.equal(*(backbone(users, items)[0] for _ in range(2)))
+
+
+def test_what_propagates_says_so() -> None:
+    assert {kind: make().propagates for kind, make in BACKBONES.items()} == {
+        "mf": False,
+        "lightgcn": True,
+        "graphsage": True,
+    }

@@ -1,0 +1,84 @@
+"""Losses against their formulae in plain Python, and at scores where a careless form overflows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metammf.nn.losses import bce_loss, bpr_loss, sampled_softmax_loss
+
+SCORES = st.floats(-8, 8)
+BATCH = st.integers(1, 4).flatmap(
+    lambda count: st.tuples(
+        st.lists(SCORES, min_size=count, max_size=count),
+        st.integers(1, 4).flatmap(
+            lambda width: st.lists(st.lists(SCORES, min_size=width, max_size=width), min_size=count, max_size=count)
+        ),
+    )
+)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@given(batch=BATCH)
+@settings(max_examples=40, deadline=None)
+def test_against_plain_python(batch: tuple[list[float], list[list[float]]]) -> None:
+    positives, negatives = batch
+    pairs = [(p, n) for p, row in zip(positives, negatives, strict=True) for n in row]
+    tensors = torch.tensor(positives, dtype=torch.float64), torch.tensor(negatives, dtype=torch.float64)
+    bpr = sum(-math.log(sigmoid(p - n)) for p, n in pairs) / len(pairs)
+    assert bpr_loss(*tensors).item() == pytest.approx(bpr)
+    bce = sum(
+        -math.log(sigmoid(p)) - sum(math.log(1 - sigmoid(n)) for n in row) / len(row)
+        for p, row in zip(positives, negatives, strict=True)
+    ) / len(positives)
+    assert bce_loss(*tensors).item() == pytest.approx(bce)
+    masked = torch.arange(tensors[1].numel()).view_as(tensors[1]) % 3 == 1
+    softmax = 0.0
+    for p, row, lacks in zip(positives, negatives, masked.tolist(), strict=True):
+        kept = [math.exp(n) for n, lack in zip(row, lacks, strict=True) if not lack]
+        softmax -= math.log(math.exp(p) / (math.exp(p) + sum(kept)))
+    assert sampled_softmax_loss(*tensors, masked).item() == pytest.approx(softmax / len(positives), abs=1e-9)
+
+
+@pytest.mark.parametrize("gap", [-1e4, 1e4])
+def test_extreme_scores_are_finite_with_a_gradient_where_it_is_needed(gap: float) -> None:
+    for loss in (bpr_loss, bce_loss, lambda p, n: sampled_softmax_loss(p, n, torch.zeros_like(n, dtype=torch.bool))):
+        positives = torch.tensor([gap / 2], requires_grad=True)
+        negatives = torch.tensor([[-gap / 2]], requires_grad=True)
+        value = loss(positives, negatives)
+        value.backward()
+        assert torch.isfinite(value)
+        assert positives.grad is not None
+        wrong = gap < 0
+        assert value.item() >= 1e4 - 1 if wrong else value.item() == pytest.approx(0, abs=1e-6)
+        assert positives.grad.item() == pytest.approx(-1 if wrong else 0)
+
+
+def test_softmax_with_every_negative_masked_is_zero() -> None:
+    positives = torch.tensor([3.0], requires_grad=True)
+    loss = sampled_softmax_loss(positives, torch.randn(1, 4), torch.ones(1, 4, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(positives.grad, torch.zeros(1))
+
+
+def test_softmax_over_all_items_is_cross_entropy() -> None:
+    scores = torch.randn(6, 9, dtype=torch.float64)
+    truth = torch.arange(6)
+    positives = scores[truth, truth]
+    masked = torch.nn.functional.one_hot(truth, 9).bool()
+    expected = torch.nn.functional.cross_entropy(scores, truth)
+    torch.testing.assert_close(sampled_softmax_loss(positives, scores, masked), expected)
+
+
+@pytest.mark.parametrize("loss", [bpr_loss, bce_loss])
+def test_gradcheck(loss: object) -> None:
+    inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((4,), (4, 3))]
+    assert torch.autograd.gradcheck(loss, inputs)
