@@ -48,7 +48,8 @@ class IdMap:
         self.ids.setflags(write=False)
         if len(self._index) != len(self.ids):
             unique, counts = np.unique(self.ids, return_counts=True)
-            raise DataError(f"{kind} id {unique[counts > 1][0]!r} comes {counts.max()} times; ids must be unique")
+            twice = unique[counts.argmax()]
+            raise DataError(f"{kind} id {_plain(twice)!r} comes {counts.max()} times; ids must be unique")
 
     @classmethod
     def of_range(cls, count: int, *, kind: str = "item") -> IdMap:
@@ -121,6 +122,10 @@ class IdMap:
                 kind = "a whole number" if self.is_integer else "a string"
                 raise DataError(f"{self.kind} id {value!r}: expected {kind}, as the ids that are there")
         return IdMap([*self.ids.tolist(), *new], kind=self.kind)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _as_array(values: list[Any], kind: str) -> NDArray[Any]:

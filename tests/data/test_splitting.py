@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metammf.data.dataset import Catalog, Dataset
+from metammf.data.features import ItemFeatures
+from metammf.data.ids import IdMap
+from metammf.data.interactions import Interactions
+from metammf.data.splitting import METHODS, Split, split
+from metammf.errors import ConfigError, DataError
+
+NUM_USERS, NUM_ITEMS = 15, 12
+
+
+@st.composite
+def datasets(draw, smallest=60):
+    """Logs of a few users with timestamps (ties included) and published parts."""
+    seed = draw(st.integers(0, 10_000))
+    rng = np.random.default_rng(seed)
+    size = draw(st.integers(smallest, 120))
+    cells = rng.permutation(NUM_USERS * NUM_ITEMS)[:size]
+    return dataset_of(cells // NUM_ITEMS, cells % NUM_ITEMS, rng.integers(0, 50, size), rng.integers(0, 3, size))
+
+
+def dataset_of(users, items, timestamps=None, parts=None):
+    log = Interactions(users, items, NUM_USERS, NUM_ITEMS, timestamps)
+    catalog = Catalog(
+        IdMap.of_range(NUM_USERS, kind="user"), IdMap.of_range(NUM_ITEMS), ItemFeatures({}, num_items=NUM_ITEMS)
+    )
+    return Dataset("drawn", log, catalog, None if parts is None else np.asarray(parts, dtype=np.int8))
+
+
+def keys(part):
+    return set(part.keys.tolist())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(datasets(), st.integers(0, 5))
+def test_parts_are_disjoint_and_seeded(method, dataset, seed):
+    first, again = split(dataset, method, seed=seed), split(dataset, method, seed=seed)
+    parts = [first.train, first.validation, first.test]
+    for part, same in zip(parts, [again.train, again.validation, again.test], strict=True):
+        np.testing.assert_array_equal(part.keys, same.keys)
+        np.testing.assert_array_equal(part.timestamps, same.timestamps)
+    together = set().union(*map(keys, parts))
+    assert len(together) == sum(map(len, parts))
+    everything = keys(dataset.interactions)
+    assert together <= everything if method == "cold-item" else together == everything
+
+
+@pytest.mark.parametrize("method", ["random", "user-time", "leave-one-out", "cold-item"])
+def test_another_seed_draws_another_split(method):
+    rng = np.random.default_rng(0)
+    cells = rng.permutation(NUM_USERS * NUM_ITEMS)[:100]
+    dataset = dataset_of(cells // NUM_ITEMS, cells % NUM_ITEMS, np.zeros(100) if method == "user-time" else None)
+    assert keys(split(dataset, method, seed=0).test) != keys(split(dataset, method, seed=1).test) or (
+        method == "cold-item"
+        and keys(split(dataset, method, seed=0).train) != keys(split(dataset, method, seed=1).train)
+    )
+
+
+@given(datasets())
+def test_leave_one_out_takes_the_last_and_the_one_before(dataset):
+    found = split(dataset, "leave-one-out")
+    for user in range(NUM_USERS):
+        count = int(dataset.interactions.user_counts[user])
+        sizes = [int((part.users == user).sum()) for part in (found.train, found.validation, found.test)]
+        assert sizes == ([count, 0, 0] if count < 2 else [1, 0, 1] if count == 2 else [count - 2, 1, 1])
+        times = [part.timestamps[part.users == user] for part in (found.train, found.validation, found.test)]
+        if count >= 3:
+            assert times[0].max() <= times[1].min() <= times[1].max() <= times[2].min()
+
+
+@given(datasets())
+def test_user_time_keeps_each_users_order(dataset):
+    found = split(dataset, "user-time", validation_share=0.2, test_share=0.2)
+    for user in range(NUM_USERS):
+        times = [
+            part.timestamps[part.users == user]
+            for part in (found.train, found.validation, found.test)
+            if (part.users == user).any()
+        ]
+        assert all(early.max() <= late.min() for early, late in pairwise(times))
+        if dataset.interactions.user_counts[user]:
+            assert (found.train.users == user).any()
+
+
+@given(datasets())
+def test_global_time_has_one_border_for_all(dataset):
+    found = split(dataset, "global-time")
+    times = [part.timestamps for part in (found.train, found.validation, found.test) if len(part)]
+    assert all(early.max() < late.min() for early, late in pairwise(times))
+
+
+@given(datasets(), st.floats(0.1, 0.6))
+def test_cold_items_lose_their_train_interactions_alone(dataset, share):
+    found = split(dataset, "cold-item", cold_share=share)
+    base = split(dataset, "published")
+    lost = keys(base.train) - keys(found.train)
+    assert keys(found.validation) == keys(base.validation)
+    assert keys(found.test) == keys(base.test)
+    cold = np.unique([key % NUM_ITEMS for key in lost])
+    assert len(cold) <= round(NUM_ITEMS * share)
+    assert not np.isin(found.train.items, cold).any()
+    assert found.cold_items[cold.astype(int)].all()
+
+
+def test_random_holds_out_the_asked_share():
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(3_000), 5)
+    items = np.concatenate([rng.permutation(40)[:5] for _ in range(3_000)])
+    log = Interactions(users, items, 3_000, 40)
+    catalog = Catalog(IdMap.of_range(3_000), IdMap.of_range(40), ItemFeatures({}, num_items=40))
+    found = split(Dataset("flat", log, catalog), "random", validation_share=0.1, test_share=0.2)
+    assert len(found.validation) / len(log) == pytest.approx(0.1, abs=0.01)
+    assert len(found.test) / len(log) == pytest.approx(0.2, abs=0.01)
+
+
+def test_published_is_the_default_where_there_is_one(make_dataset):
+    dataset = make_dataset()
+    found = dataset.split()
+    assert found.method == "published"
+    assert [len(found.train), len(found.validation), len(found.test)] == [35, 7, 8]
+    with pytest.raises(ConfigError, match="carries no split: name a method"):
+        make_dataset(parts=False).split()
+    with pytest.raises(DataError, match="carries no published split"):
+        make_dataset(parts=False).split("published")
+
+
+def test_development_holds_no_trace_of_test(make_dataset):
+    dataset = make_dataset()
+    development = dataset.split().development
+    test = {int(key) for key in dataset.interactions.keys[dataset.parts == 2]}
+    assert keys(development.train) | keys(development.validation) == keys(dataset.interactions) - test
+    refit = development.refit()
+    assert keys(refit.train) == keys(development.train) | keys(development.validation)
+    assert not len(refit.validation)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("randon", {}, "did you mean 'random'"),
+        ("random", {"test_shar": 0.1}, "did you mean 'test_share'"),
+        ("random", {"test_share": 1.0}, "at least 0 and below 1"),
+        ("random", {"test_share": -0.1}, "at least 0 and below 1"),
+        ("random", {"test_share": 0.5, "validation_share": 0.5}, "leave nothing to train on"),
+    ],
+)
+def test_bad_options_are_refused(make_dataset, method, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_dataset().split(method, **options)
+
+
+@pytest.mark.parametrize("method", ["user-time", "global-time"])
+def test_time_needs_timestamps(make_dataset, method):
+    with pytest.raises(DataError, match="has no timestamps"):
+        make_dataset(timestamps=False).split(method)
+
+
+def test_a_split_refuses_parts_that_overlap_differ_or_are_empty(make_dataset):
+    catalog = make_dataset().catalog
+    log = make_dataset().interactions
+    none = log.select(np.zeros(50, dtype=np.bool_))
+    first, second = log.select(np.arange(30)), log.select(np.arange(29, 50))
+    with pytest.raises(DataError, match="train and test overlap in 1 interactions, the first: user 'u"):
+        Split(first, none, second, catalog, "made")
+    with pytest.raises(DataError, match="train and validation overlap in 1"):
+        Split(first, second, log.select(np.array([49])), catalog, "made")
+    with pytest.raises(DataError, match="the test part is empty"):
+        Split(log, none, none, catalog, "made")
+    with pytest.raises(DataError, match="the train part is empty"):
+        Split(none, none, log, catalog, "made")
+    with pytest.raises(DataError, match="test: over 3 x 3, the catalog over 12 x 9"):
+        Split(log, none, Interactions([0], [0], 3, 3), catalog, "made")
+    assert isinstance(catalog.items, pl.DataFrame)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metammf import errors
+
+
+def test_every_error_is_a_metammf_error():
+    raised = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert len(raised) >= 9
+    assert all(issubclass(error, errors.MetaMMFError) for error in raised)
+    assert all(error.__name__ in (errors.__doc__ or "") for error in raised)
+
+
+def test_a_format_error_names_file_found_and_expected():
+    error = errors.FileFormatError(Path("a/b.csv"), "row 3 is empty", "a number")
+    assert str(error) == f"{Path('a/b.csv')}: row 3 is empty; expected a number"
+    assert error.path == Path("a/b.csv")
+    assert str(errors.FileFormatError("x", "is empty")) == "x: is empty"
+
+
+def test_a_missing_extra_says_what_to_install():
+    assert str(errors.MissingExtraError("altair", "report", "A report")).endswith("pip install 'metammf[report]'")
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("visul", " (did you mean 'visual'?)"), ("zzz", ""), ("visual", " (did you mean 'visual'?)")]
+)
+def test_the_nearest_word(word, hint):
+    assert errors.did_you_mean(word, ["visual", "acoustic"]) == hint
