@@ -14,7 +14,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from metammf.nn.graph import BipartiteGraph
+    from metammf.nn.graph import BipartiteGraph, Neighbourhoods
 
 BackboneKind = Literal["mf", "graphsage", "lightgcn"]
 
@@ -26,9 +26,12 @@ class Backbone(nn.Module):
     """Whether the vector of a node depends on other nodes, so that all have to be computed to know one."""
 
     def forward(
-        self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
+        self,
+        users: Float[Tensor, "num_users dim"],
+        items: Float[Tensor, "num_items dim"],
+        graph: Neighbourhoods | None = None,
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
-        """Return the vectors that are scored."""
+        """Return the vectors that are scored; `graph` stands in for the whole graph at a step that leaves edges out."""
         return users, items
 
     def isolated(self, nodes: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
@@ -54,17 +57,21 @@ class LightGCNBackbone(Backbone):
         self.num_layers = num_layers
 
     def forward(
-        self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
+        self,
+        users: Float[Tensor, "num_users dim"],
+        items: Float[Tensor, "num_items dim"],
+        graph: Neighbourhoods | None = None,
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the mean over hops."""
+        graph = self.graph if graph is None else graph
         total_users, total_items = users, items
         for _ in range(self.num_layers):
-            users, items = self.graph.symmetric_neighbours(users, items)
+            users, items = graph.symmetric_neighbours(users, items)
             total_users, total_items = total_users + users, total_items + items
         hops = self.num_layers
         return (
-            total_users / (1 + hops * (self.graph.user_degrees > 0)),
-            total_items / (1 + hops * (self.graph.item_degrees > 0)),
+            total_users / (1 + hops * (graph.user_degrees > 0)),
+            total_items / (1 + hops * (graph.item_degrees > 0)),
         )
 
 
@@ -98,11 +105,15 @@ class GraphSAGEBackbone(Backbone):
         return self.final_dropout(x) if last else self.hidden_dropout(nn.functional.leaky_relu(x))
 
     def forward(
-        self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
+        self,
+        users: Float[Tensor, "num_users dim"],
+        items: Float[Tensor, "num_items dim"],
+        graph: Neighbourhoods | None = None,
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the vectors after the last layer."""
+        graph = self.graph if graph is None else graph
         for depth, (root, neighbour) in enumerate(zip(self.root, self.neighbour, strict=True)):
-            around_users, around_items = self.graph.mean_neighbours(users, items)
+            around_users, around_items = graph.mean_neighbours(users, items)
             users = self._between(depth, root(users) + neighbour(around_users))
             items = self._between(depth, root(items) + neighbour(around_items))
         return users, items

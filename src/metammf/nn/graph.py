@@ -7,16 +7,19 @@ matrix and its transpose serve every normalisation, in both directions, forward 
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaxtyping import Float
-    from scipy import sparse
+    from jaxtyping import Bool, Float, Int
 
 
 # Said by torch once a process, to whoever happens to train first; the products here are tested against dense ones.
@@ -54,17 +57,44 @@ class SparseMatrix(nn.Module):
         matrix: Shape (rows, columns).
     """
 
+    indptr: Tensor
+    indices: Tensor
+    data: Tensor
+    transposed_indptr: Tensor
+    transposed_indices: Tensor
+    order: Tensor
+
     def __init__(self, matrix: sparse.csr_array) -> None:
         super().__init__()
         self.shape: tuple[int, int] = (int(matrix.shape[0]), int(matrix.shape[1]))
-        for prefix, source in (("", matrix), ("transposed_", matrix.T.tocsr())):
-            source.sort_indices()
+        matrix = sparse.csr_array(matrix)
+        matrix.sort_indices()
+        places = sparse.csr_array((np.arange(matrix.nnz), matrix.indices, matrix.indptr), shape=self.shape)
+        places = places.T.tocsr()
+        places.sort_indices()
+        transposed = sparse.csr_array((matrix.data[places.data], places.indices, places.indptr), self.shape[::-1])
+        for prefix, source in (("", matrix), ("transposed_", transposed)):
             for name in ("indptr", "indices", "data"):
                 self.register_buffer(prefix + name, torch.as_tensor(getattr(source, name)).clone(), persistent=False)
+        # Which entry of the matrix each entry of the transpose is.
+        self.register_buffer("order", torch.from_numpy(places.data.astype(np.int64)), persistent=False)
 
     def _csr(self, prefix: str, shape: tuple[int, int]) -> Tensor:
         indptr, indices, data = (getattr(self, prefix + name) for name in ("indptr", "indices", "data"))
         return torch.sparse_csr_tensor(indptr, indices, data, size=shape, check_invariants=False)
+
+    def reweighted(self, data: Float[Tensor, " entries"]) -> tuple[Tensor, Tensor]:
+        """Return the matrix with other values in its entries, in row order, and its transpose, both in CSR form."""
+        return (
+            torch.sparse_csr_tensor(self.indptr, self.indices, data, size=self.shape, check_invariants=False),
+            torch.sparse_csr_tensor(
+                self.transposed_indptr,
+                self.transposed_indices,
+                data[self.order],
+                size=self.shape[::-1],
+                check_invariants=False,
+            ),
+        )
 
     def forward(self, x: Float[Tensor, "columns dim"]) -> Float[Tensor, "rows dim"]:
         """Return the product with `x`."""
@@ -75,31 +105,19 @@ class SparseMatrix(nn.Module):
         return _multiply(self._csr("transposed_", self.shape[::-1]), self._csr("", self.shape), x)
 
 
-class BipartiteGraph(nn.Module):
-    """Who watched what, as sums over neighbours in both directions.
-
-    Args:
-        matrix: Binary, shape (num_users, num_items).
-    """
+class Neighbourhoods(ABC):
+    """Sums over neighbours in both directions, and what is made of them."""
 
     user_degrees: Tensor
     item_degrees: Tensor
 
-    def __init__(self, matrix: sparse.csr_array) -> None:
-        super().__init__()
-        self.num_users, self.num_items = int(matrix.shape[0]), int(matrix.shape[1])
-        self.adjacency = SparseMatrix(matrix)
-        for name, axis in (("user_degrees", 1), ("item_degrees", 0)):
-            degrees = torch.as_tensor(matrix.sum(axis=axis), dtype=torch.float32).reshape(-1, 1)
-            self.register_buffer(name, degrees, persistent=False)
-
+    @abstractmethod
     def sum_to_users(self, items: Float[Tensor, "num_items dim"]) -> Float[Tensor, "num_users dim"]:
         """Return, for each user, the sum over the items it watched."""
-        return self.adjacency(items)
 
+    @abstractmethod
     def sum_to_items(self, users: Float[Tensor, "num_users dim"]) -> Float[Tensor, "num_items dim"]:
         """Return, for each item, the sum over its users."""
-        return self.adjacency.transposed(users)
 
     def mean_neighbours(
         self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
@@ -119,3 +137,77 @@ class BipartiteGraph(nn.Module):
             user_scale * self.sum_to_users(item_scale * items),
             item_scale * self.sum_to_items(user_scale * users),
         )
+
+
+class BipartiteGraph(nn.Module, Neighbourhoods):
+    """Who watched what.
+
+    Args:
+        matrix: Binary, shape (num_users, num_items).
+    """
+
+    def __init__(self, matrix: sparse.csr_array) -> None:
+        super().__init__()
+        self.num_users, self.num_items = int(matrix.shape[0]), int(matrix.shape[1])
+        self.adjacency = SparseMatrix(matrix)
+        for name, axis in (("user_degrees", 1), ("item_degrees", 0)):
+            degrees = torch.as_tensor(matrix.sum(axis=axis), dtype=torch.float32).reshape(-1, 1)
+            self.register_buffer(name, degrees, persistent=False)
+
+    def sum_to_users(self, items: Float[Tensor, "num_items dim"]) -> Float[Tensor, "num_users dim"]:
+        """Return, for each user, the sum over the items it watched."""
+        return self.adjacency(items)
+
+    def sum_to_items(self, users: Float[Tensor, "num_users dim"]) -> Float[Tensor, "num_items dim"]:
+        """Return, for each item, the sum over its users."""
+        return self.adjacency.transposed(users)
+
+    def without(
+        self,
+        edges: tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]] | None = None,
+        items: Bool[Tensor, " num_items"] | None = None,
+    ) -> Neighbourhoods:
+        """Return the graph less some edges, degrees counted anew.
+
+        Args:
+            edges: Users and items of edges to leave out; each must be in the graph.
+            items: Items to leave without any edge.
+        """
+        kept = self.adjacency.data.clone()
+        if edges is not None:
+            kept[self._places(*edges)] = 0
+        if items is not None:
+            kept[items[self.adjacency.indices.long()]] = 0
+        return _ThinnedGraph(*self.adjacency.reweighted(kept))
+
+    @cached_property
+    def _keys(self) -> Tensor:
+        counts = (self.adjacency.indptr[1:] - self.adjacency.indptr[:-1]).long()
+        users = torch.arange(self.num_users, device=counts.device).repeat_interleave(counts)
+        return users * self.num_items + self.adjacency.indices
+
+    def _places(self, users: Tensor, items: Tensor) -> Tensor:
+        return torch.searchsorted(self._keys, users * self.num_items + items)
+
+
+class _ThinnedGraph(Neighbourhoods):
+    """A graph less some edges, for one step.
+
+    Args:
+        to_users: (U, N), CSR.
+        to_items: Its transpose, CSR.
+    """
+
+    def __init__(self, to_users: Tensor, to_items: Tensor) -> None:
+        self.to_users, self.to_items = to_users, to_items
+        ones = to_users.values().new_ones
+        self.user_degrees = to_users @ ones(to_users.shape[1], 1)
+        self.item_degrees = to_items @ ones(to_items.shape[1], 1)
+
+    def sum_to_users(self, items: Float[Tensor, "num_items dim"]) -> Float[Tensor, "num_users dim"]:
+        """Return, for each user, the sum over the items it watched."""
+        return _multiply(self.to_users, self.to_items, items)
+
+    def sum_to_items(self, users: Float[Tensor, "num_users dim"]) -> Float[Tensor, "num_items dim"]:
+        """Return, for each item, the sum over its users."""
+        return _multiply(self.to_items, self.to_users, users)
