@@ -97,8 +97,8 @@ def _recbole_type(column: str, values: pl.Series) -> str:
 
 
 def _cells(matrix: NDArray[Any], present: NDArray[np.bool_]) -> pl.Series:
-    digits = np.asarray(matrix).astype(str)  # the shortest that read back as the same number
-    rows = [" ".join(row) if has else None for row, has in zip(digits.tolist(), present, strict=True)]
+    form = " ".join(["%.9g"] * matrix.shape[1])  # nine digits tell one float32 from every other
+    rows = [form % tuple(row) if has else None for row, has in zip(matrix.tolist(), present, strict=True)]
     return pl.Series(rows, dtype=pl.String)
 
 

@@ -41,14 +41,16 @@ def scan_table(path: Path | str, *, separator: str | None = None, quote: str | N
         raise FileFormatError(path, f"cannot be read ({error.strerror or error})") from error
     if path.suffix == ".parquet":
         frame = _guard(path, lambda: pl.scan_parquet(path, glob=False))
-    else:
-        comma = separator or ("," if path.suffix in (".csv", ".txt") else "\t")
-        frame = _guard(
-            path,
-            lambda: pl.scan_csv(path, separator=comma, quote_char=quote, infer_schema=False, glob=False),
-        )
-    _guard(path, frame.collect_schema)
-    return frame
+        _guard(path, frame.collect_schema)
+        return frame
+    comma = separator or ("," if path.suffix in (".csv", ".txt") else "\t")
+    frame = _guard(path, lambda: pl.scan_csv(path, separator=comma, quote_char=quote, infer_schema=False, glob=False))
+    names = _guard(path, frame.collect_schema).names()
+    for name in names:
+        if f"{name}_duplicated_0" in names:
+            raise FileFormatError(path, f"has two columns {name!r}", "each column once")
+    # A blank line is no row. That every column is looked at also finds lines with more fields than the header has.
+    return frame.filter(~pl.all_horizontal(pl.all().is_null()))
 
 
 def columns_of(frame: pl.LazyFrame) -> list[str]:
@@ -147,13 +149,16 @@ def whole(column: pl.Series, path: Path | str) -> NDArray[np.int64]:
     """
     if column.dtype.is_temporal():
         column = column.cast(pl.Datetime("us")).dt.epoch("s")
+    if column.dtype == pl.String:
+        stripped = column.str.strip_chars()
+        exact = stripped.cast(pl.Int64, strict=False)
+        column = stripped if exact.null_count() else exact
     if not column.dtype.is_integer():
         values = floats(column, path)
         bad = np.flatnonzero((values != np.floor(values)) | (np.abs(values) >= 2**53))
         if len(bad):
             raise FileFormatError(path, _cell(column, int(bad[0])), "a whole number")
-        exact = column.cast(pl.Int64, strict=False) if column.dtype == pl.String else None
-        return values.astype(np.int64) if exact is None or exact.null_count() else exact.to_numpy()
+        return values.astype(np.int64)
     _refuse_null(column, path, "a whole number")
     return _cast(column, pl.Int64, path, "a whole number below 2^63").to_numpy()
 
