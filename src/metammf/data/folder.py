@@ -131,7 +131,7 @@ def save_dataset(dataset: Dataset, path: Path | str) -> None:
             _items_table(catalog).write_parquet(part / "items.parquet")
             (part / "features").mkdir()
             for name, matrix in features.matrices.items():
-                _write_matrix(part / "features" / f"{name}.npy", matrix)
+                write_matrix(part / "features" / f"{name}.npy", matrix)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(f"cannot write {path}: {error}") from error
         files = sorted(file for file in part.rglob("*") if file.is_file())
@@ -296,7 +296,7 @@ def _items_table(catalog: Catalog) -> pl.DataFrame:
     return pl.DataFrame({"item_id": id_series(catalog.item_ids), **kept.to_dict(), **masks})
 
 
-def _write_matrix(path: Path, matrix: NDArray[Any]) -> None:
+def write_matrix(path: Path, matrix: NDArray[Any]) -> None:
     """Write an `.npy` file without holding the matrix in memory; what is neither float16 nor float32 becomes float32."""
     dtype = matrix.dtype if matrix.dtype in (np.float16, np.float32) else np.dtype(np.float32)
     target = np.lib.format.open_memmap(path, mode="w+", dtype=dtype.newbyteorder("="), shape=matrix.shape)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metammf.data.dataset import Catalog, Dataset
+from metammf.data.features import ItemFeatures
+from metammf.data.ids import IdMap
+from metammf.data.importers.registry import import_dataset
+from metammf.data.interactions import Interactions
+from metammf.data.lift import feature_lift
+
+NUM_USERS, NUM_ITEMS = 400, 300
+
+
+def world(*, follows=True, offset=0.0, lacking=0):
+    """Users of one of six tastes; features tell an item's taste, or are noise; popularity has a long tail."""
+    rng = np.random.default_rng(0)
+    item_taste, user_taste = rng.integers(6, size=NUM_ITEMS), rng.integers(6, size=NUM_USERS)
+    popularity = 1 / (1 + rng.permutation(NUM_ITEMS))
+    cells = []
+    for user in range(NUM_USERS):
+        weights = popularity * np.where(item_taste == user_taste[user], 8, 1)
+        cells += [(user, item) for item in rng.choice(NUM_ITEMS, 12, replace=False, p=weights / weights.sum())]
+    users, items = np.array(cells).T
+    centres = rng.standard_normal((6, 16))[item_taste] if follows else 0
+    matrix = centres + rng.standard_normal((NUM_ITEMS, 16)) + offset
+    present = np.arange(NUM_ITEMS) >= lacking
+    catalog = Catalog(IdMap.of_range(NUM_USERS), IdMap.of_range(NUM_ITEMS), ItemFeatures({"m": matrix}, {"m": present}))
+    return Dataset("world", Interactions(users, items, NUM_USERS, NUM_ITEMS), catalog)
+
+
+def with_features(dataset, features):
+    return replace(dataset, catalog=replace(dataset.catalog, features=features))
+
+
+def test_features_that_tell_taste_are_far_from_chance():
+    found = feature_lift(world(), "m")
+    assert found.z > 8
+    assert found.verdict == "follows taste"
+    assert found.lift == pytest.approx(found.same_user - found.like_popularity)
+    assert abs(found.shuffled_z) < 4
+
+
+def test_features_of_noise_and_misaligned_rows_are_not():
+    assert feature_lift(world(follows=False), "m").verdict != "follows taste"
+    dataset = world()
+    for seed in range(3):
+        found = feature_lift(with_features(dataset, dataset.features.placebo("shuffle", seed)), "m")
+        assert abs(found.z) < 4
+    shifted = ItemFeatures({"m": np.roll(dataset.features.matrices["m"], 1, axis=0)})
+    assert abs(feature_lift(with_features(dataset, shifted), "m").z) < 4
+
+
+def test_it_is_seeded():
+    dataset = world()
+    assert feature_lift(dataset, "m", seed=1) == feature_lift(dataset, "m", seed=1)
+    assert feature_lift(dataset, "m", seed=1) != feature_lift(dataset, "m", seed=2)
+
+
+def test_features_that_all_point_one_way_are_centred():
+    found, offset = feature_lift(world(), "m"), feature_lift(world(offset=100.0), "m")
+    assert offset.lift == pytest.approx(found.lift, abs=1e-3)
+
+
+def test_only_items_that_have_the_modality_count():
+    dataset = world(lacking=100)
+    spoiled = np.array(dataset.features.matrices["m"])
+    spoiled[:100] = 1e6
+    other = with_features(dataset, ItemFeatures({"m": spoiled}, dataset.features.present))
+    assert feature_lift(other, "m") == feature_lift(dataset, "m")
+    assert feature_lift(dataset, "m").verdict == "follows taste"
+
+
+def test_constant_features_have_no_lift():
+    dataset = with_features(world(), ItemFeatures({"m": np.ones((NUM_ITEMS, 3), dtype=np.float16)}))
+    found = feature_lift(dataset, "m")
+    assert (found.lift, found.z, found.verdict) == (0.0, 0.0, "none")
+
+
+def test_too_few_pairs_are_told():
+    catalog = world().catalog
+    dataset = Dataset("thin", Interactions(np.arange(50), np.arange(50), NUM_USERS, NUM_ITEMS), catalog)
+    found = feature_lift(dataset, "m")
+    assert (found.pairs, found.lift, found.verdict) == (0, None, "too few pairs")
+
+
+@pytest.mark.parametrize("name", ["tiktok", "lfm2k"])
+def test_real_features_follow_taste_and_shuffled_ones_do_not(real_data, name):
+    dataset = import_dataset(real_data / name)
+    shuffled = with_features(dataset, dataset.features.placebo("shuffle", 0))
+    for modality in dataset.features.modalities:
+        found = feature_lift(dataset, modality)
+        assert found.z > 4
+        assert abs(found.shuffled_z) < 4
+        assert abs(feature_lift(shuffled, modality).z) < 4
