@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict
 class Config(BaseModel):
     """A frozen set of settings; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class ModelConfig(Config):

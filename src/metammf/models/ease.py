@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from scipy.linalg import lapack
 from torch import Tensor
 
 from metammf.errors import ConfigError
@@ -19,6 +20,7 @@ from metammf.models.config import ModelConfig, Search
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
     from scipy import sparse
 
 
@@ -65,9 +67,9 @@ class EASE(SolvedModel):
                 f"EASE needs items x items memory: {self.num_items} items, model.max_items is {self.config.max_items}"
             )
         X = self.train.matrix
-        gram = torch.from_numpy((X.T @ X).toarray().astype(np.float32))
-        gram.diagonal().add_(self.config.l2)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        gram = (X.T @ X).toarray(order="F").astype(np.float32, copy=False)
+        gram[np.diag_indices_from(gram)] += self.config.l2
+        inverse = torch.from_numpy(_inverse(gram))
         weights = inverse.div_(-inverse.diagonal().clone())
         weights.fill_diagonal_(0)
         return {"weights": weights}
@@ -75,3 +77,15 @@ class EASE(SolvedModel):
     def scorer(self, state: Mapping[str, Tensor]) -> Scorer:
         """Return the finished scorer."""
         return EASEScorer(self.train.matrix, state["weights"])
+
+
+def _inverse(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Invert a symmetric positive definite matrix, in place where it can be.
+
+    LAPACK's own pair for this is several times as fast as `torch.cholesky_inverse` on a processor.
+    """
+    factor, failed = lapack.spotrf(matrix, lower=True, overwrite_a=True)
+    inverse, singular = lapack.spotri(factor, lower=True, overwrite_c=True)
+    assert not failed and not singular  # a Gram matrix plus a positive diagonal is positive definite
+    lower = np.tril(inverse)
+    return np.ascontiguousarray(lower + np.tril(lower, -1).T)
