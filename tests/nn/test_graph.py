@@ -50,6 +50,16 @@ def test_half_precision_is_computed_in_full_and_given_back() -> None:
     assert x.grad.dtype == torch.bfloat16
 
 
+def test_autocast_does_not_reach_the_product() -> None:
+    source = binary()
+    x = torch.randn(5, 3, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = SparseMatrix(source)(x)
+        loss = out.square().sum()
+    loss.backward()
+    torch.testing.assert_close(out, torch.from_numpy(source.toarray()) @ x)
+
+
 def test_the_matrix_is_no_part_of_the_state() -> None:
     assert not BipartiteGraph(binary()).state_dict()
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from metammf.models.config import ModelConfig
     from metammf.nn.backbone import Backbone
     from metammf.nn.content import Content
+    from metammf.nn.graph import Neighbourhoods
 
 _CHUNK_ROWS = 8192
 
@@ -42,6 +43,7 @@ class Batch:
         masked: (B, M): shared negatives that are train positives of the user.
         negative_correction: (M,): added to the scores of shared negatives for how they were sampled.
         positive_correction: (B,): the same for the positives.
+        weights: (B,): of each positive in the loss; equal where None.
     """
 
     users: Int[Tensor, " batch"]
@@ -50,6 +52,7 @@ class Batch:
     masked: Bool[Tensor, "batch shared"] | None = None
     negative_correction: Float[Tensor, " shared"] | None = None
     positive_correction: Float[Tensor, " batch"] | None = None
+    weights: Float[Tensor, " batch"] | None = None
 
     def vectors(self, model: Model) -> tuple[Tensor, Tensor, Tensor]:
         """Call the model once, on the distinct nodes of the batch.
@@ -128,6 +131,9 @@ class Model(nn.Module, ABC):
 
     def begin_epoch(self, generator: torch.Generator) -> None:
         """Do what the paper does once an epoch; nothing by default."""
+
+    def begin_step(self, users: Int[Tensor, " batch"], positives: Int[Tensor, " batch"]) -> None:
+        """Learn which train interactions the step is about to predict; nothing by default."""
 
     def objective(self, training: Any) -> Objective | None:
         """Return the objective of a paper that has one of its own; None takes the one that the training config names."""
@@ -316,9 +322,13 @@ class ItemIds(nn.Module):
         self.register_buffer("cold", cold.clone(), persistent=False)
         nn.init.xavier_normal_(self.table.weight)
 
-    def forward(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
-        """Return the rows of these items, the unknown row where there is none or it was dropped."""
+    def forward(
+        self, items: Int[Tensor, " batch"], isolated: Bool[Tensor, " num_items"] | None = None
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the rows of these items, the unknown row where there is none, it was dropped, or the item is isolated."""
         lacking = self.cold[items]
+        if self.training and isolated is not None:
+            lacking = lacking | isolated[items]
         if self.training and self.dropout:
             lacking = lacking | (torch.rand(len(items), device=items.device) < self.dropout)
         return torch.where(lacking.unsqueeze(1), self.unknown, self.table(items))
@@ -332,19 +342,44 @@ class NodeModel(Model):
         dim: Width of the users' vectors.
         backbone: What is done to the inputs.
         normalize: Whether scores are cosines rather than dot products.
+        hide_targets: Whether a step's positives are left out of the graph that predicts them.
+        simulated_cold: Share of the items that a step leaves without edges and ids, so that the path of an item that is
+            new is trained at the job that it will have.
     """
 
-    def __init__(self, inputs: Inputs, dim: int, backbone: Backbone, *, normalize: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        dim: int,
+        backbone: Backbone,
+        *,
+        normalize: bool = False,
+        hide_targets: bool = False,
+        simulated_cold: float = 0.0,
+    ) -> None:
         super().__init__()
         self.num_users, self.num_items = inputs.num_users, inputs.num_items
         self.user_table = nn.Embedding(inputs.num_users, dim)
         nn.init.xavier_normal_(self.user_table.weight)
         self.backbone = backbone
         self.normalize = normalize
+        self.hide_targets = hide_targets
+        self.simulated_cold = simulated_cold
+        self.isolated: Tensor | None = None
+        self._graph: Neighbourhoods | None = None
 
     @abstractmethod
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return what enters the backbone for these items."""
+
+    def begin_step(self, users: Int[Tensor, " batch"], positives: Int[Tensor, " batch"]) -> None:
+        """Draw the items that are cold in this step, and leave out what it is to predict."""
+        self.isolated, self._graph = None, None
+        if self.simulated_cold:
+            self.isolated = torch.rand(self.num_items, device=users.device) < self.simulated_cold
+        if self.backbone.graph is not None and (self.hide_targets or self.simulated_cold):
+            edges = (users, positives) if self.hide_targets else None
+            self._graph = self.backbone.graph.without(edges, self.isolated)
 
     def finish(self, vectors: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return the vectors as they are scored."""
@@ -358,7 +393,8 @@ class NodeModel(Model):
             user_vectors, item_vectors = self.backbone(self.user_table(users), self._in_chunks(items))
         else:
             all_items = torch.arange(self.num_items, device=items.device)
-            user_vectors, item_vectors = self.backbone(self.user_table.weight, self._in_chunks(all_items))
+            graph = self._graph if self.training else None
+            user_vectors, item_vectors = self.backbone(self.user_table.weight, self._in_chunks(all_items), graph)
             user_vectors, item_vectors = user_vectors[users], item_vectors[items]
         return self.finish(user_vectors), self.finish(item_vectors)
 

@@ -86,6 +86,6 @@ def _inverse(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     factor, failed = lapack.spotrf(matrix, lower=True, overwrite_a=True)
     inverse, singular = lapack.spotri(factor, lower=True, overwrite_c=True)
-    assert not failed and not singular  # a Gram matrix plus a positive diagonal is positive definite
+    assert failed == singular == 0  # a Gram matrix plus a positive diagonal is positive definite
     lower = np.tril(inverse)
     return np.ascontiguousarray(lower + np.tril(lower, -1).T)

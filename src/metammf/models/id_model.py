@@ -23,6 +23,8 @@ class IdModelConfig(ModelConfig):
     """Width D of users' and items' vectors."""
     normalize: bool = False
     """Score by cosine rather than by dot product."""
+    hide_targets: bool = False
+    """Leave a step's positives out of the graph that predicts them."""
 
 
 class IdModel(NodeModel):
@@ -35,7 +37,9 @@ class IdModel(NodeModel):
     """
 
     def __init__(self, config: IdModelConfig, inputs: Inputs, backbone: Backbone) -> None:
-        super().__init__(inputs, config.embedding_dim, backbone, normalize=config.normalize)
+        super().__init__(
+            inputs, config.embedding_dim, backbone, normalize=config.normalize, hide_targets=config.hide_targets
+        )
         self.item_table = nn.Embedding(inputs.num_items, config.embedding_dim)
         nn.init.xavier_normal_(self.item_table.weight)
 

@@ -56,6 +56,10 @@ class MetaMMFConfig(ModelConfig):
     """The modalities to use; all that the data set has by default."""
     id_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.1
     """Share of the items that get the "unknown" id row at a training step, which is how that row is trained."""
+    simulated_cold: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
+    """Share of the items that a training step leaves without edges and ids, as if they were new."""
+    hide_targets: bool = False
+    """Leave a step's positives out of the graph that predicts them."""
     normalize: bool = False
     """Score by cosine rather than by dot product."""
     num_layers: Annotated[int, Field(ge=0), Search(1, 4)] = 2
@@ -86,7 +90,14 @@ class MetaMMF(NodeModel):
     config_type = MetaMMFConfig
 
     def __init__(self, config: MetaMMFConfig, inputs: Inputs) -> None:
-        super().__init__(inputs, config.embedding_dim, _backbone(config, inputs), normalize=config.normalize)
+        super().__init__(
+            inputs,
+            config.embedding_dim,
+            _backbone(config, inputs),
+            normalize=config.normalize,
+            hide_targets=config.hide_targets,
+            simulated_cold=config.simulated_cold,
+        )
         self.combine = config.combine
         features = inputs.features if config.modalities is None else inputs.features.only(config.modalities)
         if not features.modalities:
@@ -130,7 +141,7 @@ class MetaMMF(NodeModel):
 
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return e_i = [e_i^m || e_i^c], or their sum."""
-        return self._combined(self.fusion(self.scaler(self._rows(items))), self.item_ids(items))
+        return self._combined(self.fusion(self.scaler(self._rows(items))), self.item_ids(items, self.isolated))
 
     def encode_items(self, content: Content) -> Float[Tensor, "batch dim"]:
         """Return the vectors of items that have no interactions: content, the unknown id, no edges."""

@@ -25,6 +25,10 @@ class Backbone(nn.Module):
     propagates = False
     """Whether the vector of a node depends on other nodes, so that all have to be computed to know one."""
 
+    def __init__(self, graph: BipartiteGraph | None = None) -> None:
+        super().__init__()
+        self.graph = graph
+
     def forward(
         self,
         users: Float[Tensor, "num_users dim"],
@@ -52,8 +56,7 @@ class LightGCNBackbone(Backbone):
     propagates = True
 
     def __init__(self, graph: BipartiteGraph, num_layers: int) -> None:
-        super().__init__()
-        self.graph = graph
+        super().__init__(graph)
         self.num_layers = num_layers
 
     def forward(
@@ -63,7 +66,8 @@ class LightGCNBackbone(Backbone):
         graph: Neighbourhoods | None = None,
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the mean over hops."""
-        graph = self.graph if graph is None else graph
+        graph = graph or self.graph
+        assert graph is not None
         total_users, total_items = users, items
         for _ in range(self.num_layers):
             users, items = graph.symmetric_neighbours(users, items)
@@ -93,8 +97,7 @@ class GraphSAGEBackbone(Backbone):
     def __init__(
         self, graph: BipartiteGraph, num_layers: int, dim: int, hidden_dropout: float = 0.5, final_dropout: float = 0.2
     ) -> None:
-        super().__init__()
-        self.graph = graph
+        super().__init__(graph)
         self.root = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(num_layers))
         self.neighbour = nn.ModuleList(nn.Linear(dim, dim) for _ in range(num_layers))
         self.hidden_dropout = nn.Dropout(hidden_dropout)
@@ -111,7 +114,8 @@ class GraphSAGEBackbone(Backbone):
         graph: Neighbourhoods | None = None,
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the vectors after the last layer."""
-        graph = self.graph if graph is None else graph
+        graph = graph or self.graph
+        assert graph is not None
         for depth, (root, neighbour) in enumerate(zip(self.root, self.neighbour, strict=True)):
             around_users, around_items = graph.mean_neighbours(users, items)
             users = self._between(depth, root(users) + neighbour(around_users))

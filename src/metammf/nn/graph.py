@@ -46,8 +46,9 @@ _multiply: Callable[[Tensor, Tensor, Tensor], Tensor] = _SparseProduct.apply
 
 
 def _product(matrix: Tensor, x: Tensor) -> Tensor:
-    # The CSR kernels know no half precision on CPU; under autocast x may come as bfloat16.
-    return (matrix @ x.to(matrix.dtype)).to(x.dtype)
+    # The CSR kernels know no half precision on CPU; autocast would bring x, and the product, to bfloat16.
+    with torch.autocast(x.device.type, enabled=False):
+        return (matrix @ x.to(matrix.dtype)).to(x.dtype)
 
 
 class SparseMatrix(nn.Module):

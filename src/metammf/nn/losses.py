@@ -12,24 +12,33 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
 
-def bpr_loss(positives: Float[Tensor, " batch"], negatives: Float[Tensor, "batch count"]) -> Float[Tensor, ""]:
-    """Return -log sigmoid(positive - negative), the mean over all triples.
+def bpr_loss(
+    positives: Float[Tensor, " batch"],
+    negatives: Float[Tensor, "batch count"],
+    weights: Float[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
+    """Return -log sigmoid(positive - negative), the (weighted) mean over all triples.
 
     Source: Rendle et al., *BPR*, UAI 2009, BPR-Opt. In the stable form: a logarithm of a rounded sigmoid would lose the
     gradient of triples that are far wrong.
     """
-    return -functional.logsigmoid(positives.unsqueeze(1) - negatives).mean()
+    return _mean(-functional.logsigmoid(positives.unsqueeze(1) - negatives).mean(1), weights)
 
 
-def bce_loss(positives: Float[Tensor, " batch"], negatives: Float[Tensor, "batch count"]) -> Float[Tensor, ""]:
+def bce_loss(
+    positives: Float[Tensor, " batch"],
+    negatives: Float[Tensor, "batch count"],
+    weights: Float[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
     """Return binary cross-entropy: positives against 1, the mean of each one's negatives against 0."""
-    return (functional.softplus(-positives) + functional.softplus(negatives).mean(1)).mean()
+    return _mean(functional.softplus(-positives) + functional.softplus(negatives).mean(1), weights)
 
 
 def sampled_softmax_loss(
     positives: Float[Tensor, " batch"],
     negatives: Float[Tensor, "batch count"],
     masked: Bool[Tensor, "batch count"],
+    weights: Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the cross-entropy of each positive among itself and the negatives that are not masked.
 
@@ -37,4 +46,8 @@ def sampled_softmax_loss(
     *Adaptive Importance Sampling*, 2008).
     """
     logits = torch.cat([positives.unsqueeze(1), negatives.masked_fill(masked, -torch.inf)], dim=1)
-    return (torch.logsumexp(logits, dim=1) - positives).mean()
+    return _mean(torch.logsumexp(logits, dim=1) - positives, weights)
+
+
+def _mean(losses: Float[Tensor, " batch"], weights: Float[Tensor, " batch"] | None) -> Float[Tensor, ""]:
+    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()

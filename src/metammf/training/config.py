@@ -35,6 +35,9 @@ class TrainingConfig(Config):
     """What scores are divided by, for "softmax"."""
     logq: bool = True
     """Correct the softmax for how often each item is expected in the sample."""
+    user_weight_exponent: Annotated[float, Field(ge=0, le=1), Search(0, 1)] = 0.0
+    """Each positive weighs (its user's train interactions)^-exponent in the loss: 0 counts interactions alike, 1 users,
+    as the metrics do."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """AdamW decouples the weight decay."""
     learning_rate: Annotated[float, Field(gt=0), Search(1e-4, 1e-2, log=True)] = 1e-3
@@ -62,7 +65,7 @@ class TrainingConfig(Config):
     def _known_metric(cls, metric: str) -> str:
         name, at, k = metric.partition("@")
         known = ("recall", "ndcg", "precision", "hit_rate", "map", "mrr", "micro_recall")
-        if name not in known or not at or not k.isascii() or not k.isdecimal() or int(k) < 1:
+        if name not in known or not at or not k.isascii() or not k.isdecimal() or k.startswith("0"):
             raise ValueError(f"expected NAME@K with NAME one of {', '.join(known)}")
         return metric
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from metammf.errors import ConfigError
@@ -75,6 +76,7 @@ def fit(
 
     Raises:
         ConfigError: a setting does not fit the data, or the device is not there.
+        DataError: a feature is NaN or infinite.
         TrainingError: training cannot go on, a loss that is not finite among the causes.
     """
     kind = model_type(model_config.name)
@@ -82,6 +84,7 @@ def fit(
         solved = kind(model_config, development.train)
         state = dict(solved.solve())
         return Recommender(development, model_config, solved.scorer(state), state=state)
+    _check_features(development)
     model = build_model(model_config, development, seed=seed, device=pick_device(device))
     training = training or TrainingConfig()
     objective = model.objective(training) or make_objective(training)
@@ -99,3 +102,10 @@ def fit(
     model.cpu()
     scorer = finished_scorer(model, development.train)
     return Recommender(development, model_config, scorer, model=model, history=tuple(progress.history))
+
+
+def _check_features(development: Development) -> None:
+    """A NaN among the features would come out as a loss that is not finite, with another cause named."""
+    features = development.catalog.features
+    if not any(isinstance(matrix, np.memmap) for matrix in features.matrices.values()):
+        features.check_finite()  # what is memory-mapped was read and checked when it was opened

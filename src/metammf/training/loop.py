@@ -139,6 +139,7 @@ class Trainer:
                 steps += 1
                 for name, value in terms.items():
                     totals[name] = totals.get(name, 0.0) + value
+        _check_weights(self.model, epoch, self.progress.step + steps)
         seconds = time.perf_counter() - start
         metrics = self._look_at_validation(epoch, self.progress.step + steps)
         best = self._note_best(epoch, metrics)
@@ -155,6 +156,7 @@ class Trainer:
         self, epoch: int, step: int, users: Tensor, positives: Tensor, generator: torch.Generator
     ) -> Mapping[str, float]:
         batch = draw_batch(users, positives, self.sampler, self.config, generator)
+        self.model.begin_step(users, positives)
         with self._autocast():
             terms = self.objective(self.model, batch)
         loss = torch.stack([term.float() for term in terms.values()]).sum()
@@ -255,6 +257,16 @@ def _seeded(seed: int, epoch: int, device: torch.device) -> torch.Generator:
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
+
+
+def _check_weights(model: Model, epoch: int, step: int) -> None:
+    """Refuse weights that the epoch's last step broke: no loss has seen them yet."""
+    broken = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+    if broken:
+        raise NonFiniteLossError(
+            f"the weights {', '.join(broken[:3])} are not finite after epoch {epoch}, step {step}: the step was too large;"
+            " lower the learning rate or set training.gradient_clip"
+        )
 
 
 def _diagnosis(

@@ -22,18 +22,20 @@ def draw_batch(
     users: Tensor, positives: Tensor, sampler: NegativeSampler, config: TrainingConfig, generator: torch.Generator
 ) -> Batch:
     """Add negatives to positives, as the objective needs them."""
+    weights = None
+    if config.user_weight_exponent:
+        weights = sampler.user_counts(users).float() ** -config.user_weight_exponent
     if config.objective != "softmax":
-        return Batch(users, positives, sampler.per_positive(users, config.num_negatives, generator))
+        return Batch(users, positives, sampler.per_positive(users, config.num_negatives, generator), weights=weights)
     negatives, correction = sampler.shared(config.shared_negatives, generator)
-    if not config.logq:
-        return Batch(users, positives, negatives, masked=sampler.watched_mask(users, negatives))
     return Batch(
         users,
         positives,
         negatives,
         masked=sampler.watched_mask(users, negatives),
-        negative_correction=correction,
-        positive_correction=-sampler.log_expected(positives, config.shared_negatives),
+        negative_correction=correction if config.logq else None,
+        positive_correction=-sampler.log_expected(positives, config.shared_negatives) if config.logq else None,
+        weights=weights,
     )
 
 
@@ -42,19 +44,18 @@ class PointObjective:
 
     Args:
         name: Of the term.
-        loss: From scores (B,) and (B, K) to a scalar.
+        loss: From scores (B,) and (B, K) and weights (B,) to a scalar.
         l2_reg: Penalty on the batch's free vectors.
     """
 
-    def __init__(self, name: str, loss: Callable[[Tensor, Tensor], Tensor], l2_reg: float) -> None:
+    def __init__(self, name: str, loss: Callable[[Tensor, Tensor, Tensor | None], Tensor], l2_reg: float) -> None:
         self.name, self.loss, self.l2_reg = name, loss, l2_reg
 
     def __call__(self, model: Model, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss."""
         users, positives, negatives = batch.vectors(model)
-        terms = {
-            self.name: self.loss((users * positives).sum(1), torch.einsum("bd,bkd->bk", users, negatives)),
-        }
+        scores = torch.einsum("bd,bkd->bk", users, negatives)
+        terms = {self.name: self.loss((users * positives).sum(1), scores, batch.weights)}
         return terms | _penalty(model, batch, self.l2_reg)
 
 
@@ -78,7 +79,7 @@ class SoftmaxObjective:
         if batch.negative_correction is not None and batch.positive_correction is not None:
             positive_scores = positive_scores + batch.positive_correction
             negative_scores = negative_scores + batch.negative_correction
-        terms = {"softmax": sampled_softmax_loss(positive_scores, negative_scores, batch.masked)}
+        terms = {"softmax": sampled_softmax_loss(positive_scores, negative_scores, batch.masked, batch.weights)}
         return terms | _penalty(model, batch, self.l2_reg)
 
 

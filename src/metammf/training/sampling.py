@@ -115,13 +115,17 @@ class NegativeSampler:
             return torch.zeros(len(items), device=self.device)
         return (count * self.shares[torch.searchsorted(self.candidates, items)]).log().float()
 
+    def user_counts(self, users: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """Return the number of train interactions of these users."""
+        return self.indptr[users + 1] - self.indptr[users]
+
     def watched_mask(
         self, users: Int[Tensor, " batch"], items: Int[Tensor, " distinct"]
     ) -> Bool[Tensor, "batch distinct"]:
         """Return which of these distinct items each user has watched in train, in time of the users' histories."""
         column = torch.full((self.num_items,), -1, dtype=torch.int64, device=self.device)
         column[items] = torch.arange(len(items), device=self.device)
-        starts, lengths = self.indptr[users], self.indptr[users + 1] - self.indptr[users]
+        starts, lengths = self.indptr[users], self.user_counts(users)
         row = torch.arange(len(users), device=self.device).repeat_interleave(lengths)
         offset = torch.arange(len(row), device=self.device) - (lengths.cumsum(0) - lengths)[row]
         place = column[self.indices[starts[row] + offset]]
