@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,8 +20,18 @@ if TYPE_CHECKING:
     from metammf.training.checkpoint import EpochRecord
     from metammf.training.checkpoint import Progress as TrainingProgress
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_FILE_WIDTH = 160
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """A console that shows text as it is, since titles hold brackets and paths are long; wide where there is no screen."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _FILE_WIDTH
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+
+
+out = _console()
+err = _console(stderr=True)
 
 
 def show_warnings() -> None:
@@ -34,30 +46,34 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], *, title: str |
     grid = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     body = [list(row) for row in rows]
     for place, column in enumerate(columns):
-        number = all(isinstance(row[place], int | float) for row in body)
-        grid.add_column(column, justify="right" if number else "left", overflow="fold")
+        number = all(isinstance(row[place], int | float | None) for row in body)
+        grid.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in body:
         grid.add_row(*(_cell(value) for value in row))
-    out.print(grid)
+    out.print(grid, soft_wrap=False)
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    # Four significant digits: scores of graph models and random walks are small.
+    return f"{value:.4g}" if value and not 1e-4 <= abs(value) < 1e4 else f"{value:#.4g}".rstrip(".")
 
 
 def bar(description: str) -> Progress:
-    """Return a progress bar on stderr, gone when it is done."""
+    """Return a progress bar on stderr, gone when it is done; none where stderr is no terminal."""
     return Progress(
-        TextColumn(description),
+        TextColumn(description, markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=err,
         transient=True,
+        disable=not err.is_terminal,
     )
 
 
@@ -71,7 +87,7 @@ class TrainingBar:
 
     def __init__(self, metric: str, name: str) -> None:
         self.metric, self.name = metric, name
-        self._bar = bar(f"[bold]{name}[/bold] epoch")
+        self._bar = bar(f"{name} epoch")
         self._steps = 0
         self._note = ""
         self._shown = 0.0

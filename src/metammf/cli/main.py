@@ -1,9 +1,12 @@
 """The command line: one file a command; this one puts them together and turns errors into exit statuses.
 
-0 is success, 2 bad input or config, 130 an interrupt. One message on stderr; a traceback with ``--debug`` alone.
+0 is success, 2 bad input or config, 130 an interrupt, 1 a fault of our own. One message on stderr; a traceback with
+``--debug`` alone.
 """
 
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
@@ -43,30 +46,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(tokens: list[str], debug: bool) -> int:
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
         return 0
-    except KeyboardInterrupt:
-        _say("interrupted")
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has had enough of it, `head` for one; rich tells of it by a SystemExit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        else:
+            _say(_message(error))
+        return _status(error)
+
+
+def _status(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has had enough of it, `head` for one.
-        sys.stderr.close()
-        return 0
-    except (MetaMMFError, CycloptsError) as error:
-        if debug:
-            raise
-        _say(_text(error))
-        return 2
-    except OSError as error:
-        if debug:
-            raise
-        _say(f"{error.filename or 'input or output'}: {error.strerror or error}")
-        return 2
+    return 2 if isinstance(error, MetaMMFError | CycloptsError | OSError) else 1
 
 
-def _text(error: Exception) -> str:
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MetaMMFError):
+        return str(error)
     if isinstance(error, CycloptsError):
         return " ".join(str(error).split())
-    return str(error)
+    if isinstance(error, OSError):
+        # Where a finished file was to be moved into place, the second name is the one that the user knows.
+        return f"{error.filename2 or error.filename or 'input or output'}: {error.strerror or error}"
+    return f"a fault of metammf's own ({type(error).__name__}: {error}); --debug shows where"
 
 
 def _say(message: str) -> None:

@@ -1,0 +1,67 @@
+# A fresh machine needs GNU make and Python 3.11 or later; everything else goes into .venv.
+#
+#   make demo       train and compare models on the embedded world: demo/report.html
+#   make test       run the tests
+#   make check      all checks of a change: format, lint, types, layers, tests
+#   make results    measure what the README reports (needs the real data sets: METAMMF_DATA)
+#   make clean      remove what these made: .venv, demo, caches, builds
+#
+# PYTHON       the interpreter that .venv is made with (python3)
+# PIP_ARGS     options of the installation of torch, for a wheel index of yours: PIP_ARGS="--index-url ..."
+# PYTEST_ARGS  options of pytest
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+export METAMMF_DATA ?= $(wildcard ../shared/data)
+ifeq ($(METAMMF_DATA),)
+unexport METAMMF_DATA
+endif
+
+.PHONY: help demo test check results dev clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo: .venv/.report
+	$(BIN)/metammf demo
+
+test: .venv/.test
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+results: .venv/.report
+	$(BIN)/python scripts/measure.py
+	$(BIN)/python scripts/fill_readme.py
+
+dev: .venv/.dev
+
+# Each stamp stands for an installation that came to its end; one that was cut short is taken up again.
+# torch goes first and alone, so that no later step can exchange it for another build.
+.venv/.python:
+	@command -v "$(PYTHON)" > /dev/null || { echo "metammf needs Python 3.11 or later, and there is no $(PYTHON): name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "metammf needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'): name another with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.torch: .venv/.python constraints.txt
+	$(PIP) $(PIP_ARGS) "$$(sed -n 's/^torch==.*/&/p' constraints.txt)"
+	@touch $@
+
+.venv/.report .venv/.test .venv/.dev: .venv/.%: .venv/.torch pyproject.toml
+	$(PIP) -e '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks scripts -name __pycache__ -prune -exec rm -rf {} +
