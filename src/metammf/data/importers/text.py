@@ -61,10 +61,18 @@ def _lengths(matrix: sparse.csr_array) -> NDArray[np.float64]:
 
 def _reduce(matrix: sparse.csr_array, width: int) -> NDArray[np.float64]:
     """Return the left singular vectors times their values, by random projection (Halko, Martinsson and Tropp, 2011)."""
-    rng = np.random.default_rng(0)
     sketch = min(*matrix.shape, width + _OVERSAMPLING)
-    basis = np.linalg.qr(matrix @ rng.standard_normal((matrix.shape[1], sketch))).Q
+    basis = _orthonormal(matrix @ np.random.default_rng(0).standard_normal((matrix.shape[1], sketch)))
     for _ in range(_POWER_ITERATIONS):
-        basis = np.linalg.qr(matrix @ np.linalg.qr(matrix.T @ basis).Q).Q
-    left, scale, _ = np.linalg.svd((matrix.T @ basis).T, full_matrices=False)
-    return (basis @ (left * scale))[:, :width]
+        basis = _orthonormal(matrix @ (matrix.T @ basis))
+    projected = matrix.T @ basis
+    squares, directions = np.linalg.eigh(projected.T @ projected)
+    strongest = np.argsort(-squares)[:width]
+    return basis @ (directions[:, strongest] * np.sqrt(np.maximum(squares[strongest], 0)))
+
+
+def _orthonormal(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return an orthonormal basis of the columns' span, by their Gram matrix: quicker than QR, and exact enough here."""
+    squares, directions = np.linalg.eigh(columns.T @ columns)
+    kept = squares > 1e-12 * squares.max()
+    return columns @ (directions[:, kept] / np.sqrt(squares[kept]))

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from metammf.cli.data import app
+from metammf.data.folder import load_dataset
+from metammf.errors import ConfigError, DataError
+
+
+def call(*arguments):
+    app([str(argument) for argument in arguments], result_action="return_value")
+
+
+@pytest.fixture
+def log(tmp_path):
+    rng = np.random.default_rng(0)
+    cells = np.unique(rng.integers(0, 30, (600, 2)), axis=0)
+    table = pl.DataFrame({"user_id": cells[:, 0], "item_id": cells[:, 1], "rating": rng.integers(1, 6, len(cells))})
+    table.write_csv(tmp_path / "log.csv")
+    (tmp_path / "features").mkdir()
+    np.save(tmp_path / "features" / "image_feat.npy", rng.standard_normal((30, 4)))
+    pl.DataFrame({"item_id": range(30), "title": [f"Clip {item}" for item in range(30)]}).write_csv(
+        tmp_path / "items.csv"
+    )
+    return tmp_path / "log.csv"
+
+
+@pytest.fixture
+def data(tmp_path, log, capsys):
+    call("import", log, tmp_path / "data", "--items", tmp_path / "items.csv", "--features", tmp_path / "features")
+    capsys.readouterr()
+    return tmp_path / "data"
+
+
+def test_import_says_what_it_found(tmp_path, log, capsys):
+    call("import", log, tmp_path / "out", "--min-rating", 3, "--k-core", 2)
+    told = capsys.readouterr()
+    dataset = load_dataset(tmp_path / "out")
+    assert dataset.interactions.ratings.min() >= 3
+    assert f"30 users, 30 items, {len(dataset.interactions)} interactions" in told.out
+    assert "no features" in told.out
+    assert f"written to {tmp_path / 'out'}" in told.out
+    assert dataset.provenance["options"]["k_core"] == 2
+    assert str(tmp_path) not in (tmp_path / "out" / "dataset.json").read_text()
+
+
+def test_import_refuses_and_leaves_nothing(tmp_path, log):
+    with pytest.raises(ConfigError, match="takes no option 'tags_before'"):
+        call("import", log, tmp_path / "out", "--tags-before", 3)
+    with pytest.raises(DataError, match="its format is not recognised"):
+        call("import", tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match="not a folder that metammf wrote"):
+        call("import", log, tmp_path / "features")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features", "items.csv", "log.csv"]
+
+
+def test_describe_prints_tables(data, capsys):
+    call("describe", data)
+    told = capsys.readouterr().out
+    for words in ("interactions", "long tail", "Gini", "feature lift", "visual", "no relation to what users watch"):
+        assert words in told
+
+
+def test_describe_prints_json_alone(data, capsys):
+    call("describe", data, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["num_users"], found["num_items"]) == (30, 30)
+    assert found["modalities"][0]["lift"]["verdict"] in ("none", "weak")
+
+
+@pytest.mark.parametrize("form", ["recbole", "mmrec"])
+def test_export_and_back(tmp_path, data, capsys, form):
+    call("export", data, tmp_path / "there", "--format", form, "--split", "random", "--seed", 3)
+    call("import", tmp_path / "there", tmp_path / "back")
+    told = capsys.readouterr().out
+    assert told.count("split: train") == 2
+    back, split = load_dataset(tmp_path / "back").split(), load_dataset(data).split("random", seed=3)
+    for part in ("train", "validation", "test"):
+        assert set(getattr(back, part).keys.tolist()) == set(getattr(split, part).keys.tolist())
+    assert back.catalog.titles == [f"Clip {item}" for item in range(30)]
+
+
+def test_generate(tmp_path, capsys):
+    call("generate", tmp_path / "world", "--users", 60, "--items", 50, "--interactions", 500, "--seed", 1)
+    world = load_dataset(tmp_path / "world")
+    assert (world.num_users, world.num_items) == (60, 50)
+    assert "60 users, 50 items" in capsys.readouterr().out
+
+
+def test_help_is_quick():
+    code = (
+        "import sys; from metammf.cli.data import app; app(['--help'], result_action='return_value');"
+        "heavy = {'numpy', 'polars', 'scipy', 'torch'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("import", "describe", "generate", "export"):
+        assert command in done.stdout

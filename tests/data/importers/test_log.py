@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from metammf.data.importers.registry import import_dataset
+from metammf.errors import ConfigError, DataError, FileFormatError
+
+quick = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+def write(folder, text, name="log.csv"):
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def rows_of(dataset):
+    log, catalog = dataset.interactions, dataset.catalog
+    return list(zip(catalog.user_ids.ids[log.users].tolist(), catalog.item_ids.ids[log.items].tolist(), strict=True))
+
+
+def test_ids_keep_their_type_and_order(tmp_path):
+    dataset = import_dataset(write(tmp_path, "user_id,item_id\n007,30\n7,10\n007,10\n"))
+    assert dataset.name == "log"
+    assert dataset.catalog.user_ids.ids.tolist() == ["007", "7"]
+    assert dataset.catalog.item_ids.ids.tolist() == [30, 10]
+    assert rows_of(dataset) == [("007", 30), ("7", 10), ("007", 10)]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_every_kind_of_file(tmp_path, ending):
+    table = pl.DataFrame({"u": ["x", "y"], "when": [5, 6], "i": [1, 2], "stars": [1.0, 4.0], "other": [None, "z"]})
+    path = tmp_path / f"log.{ending}"
+    if ending == "parquet":
+        table.write_parquet(path)
+    else:
+        table.write_csv(path, separator="," if ending == "csv" else "\t")
+    dataset = import_dataset(path, user_column="u", item_column="i", timestamp_column="when", rating_column="stars")
+    assert rows_of(dataset) == [("x", 1), ("y", 2)]
+    assert dataset.interactions.timestamps.tolist() == [5, 6]
+    assert dataset.interactions.ratings.tolist() == [1, 4]
+    kept = import_dataset(path, user_column="u", item_column="i", rating_column="stars", min_rating=2)
+    assert rows_of(kept) == [("y", 2)]
+
+
+def test_repeats_keep_the_earliest(tmp_path):
+    text = "user_id,item_id,timestamp,rating\na,x,9,1\na,y,5,2\na,x,3,3\na,x,3,4\n"
+    dataset = import_dataset(write(tmp_path, text))
+    assert rows_of(dataset) == [("a", "y"), ("a", "x")]
+    assert dataset.interactions.timestamps.tolist() == [5, 3]
+    assert dataset.interactions.ratings.tolist() == [2, 3]
+    assert dataset.provenance["repeats_merged"] == 2
+    without = import_dataset(write(tmp_path, "user_id,item_id,rating\na,x,1\na,x,2\n"))
+    assert without.interactions.ratings.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "unit", "expected"),
+    [
+        (["100", "200"], "s", [100, 200]),
+        (["100.0", "200"], "s", [100, 200]),
+        (["1577836800123", "1577836801000"], "ms", [1577836800, 1577836801]),
+        (["2020-01-01 00:00:00", "2020-01-01 00:00:01.5"], "s", [1577836800, 1577836801]),
+        (["2020-01-01T00:00:00Z", "2020-01-01T01:00:00+01:00"], "s", [1577836800, 1577836800]),
+        (["2020-01-01", "2020-01-02"], "s", [1577836800, 1577923200]),
+    ],
+)
+def test_timestamps(tmp_path, cells, unit, expected):
+    rows = "".join(f"a,{place},{cell}\n" for place, cell in enumerate(cells))
+    dataset = import_dataset(write(tmp_path, "user_id,item_id,timestamp\n" + rows), timestamp_unit=unit)
+    assert dataset.interactions.timestamps.tolist() == expected
+
+
+def test_moments_of_parquet(tmp_path):
+    moment = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": [moment]}).write_parquet(tmp_path / "log.parquet")
+    assert import_dataset(tmp_path / "log.parquet").interactions.timestamps.tolist() == [1577836800]
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=40), st.integers(1, 4))
+def test_the_k_core_is_the_largest_part_where_all_have_k(tmp_path, cells, k):
+    kept = set(cells)
+    while True:
+        fewer = {
+            (user, item)
+            for user, item in kept
+            if sum(u == user for u, _ in kept) >= k and sum(i == item for _, i in kept) >= k
+        }
+        if fewer == kept:
+            break
+        kept = fewer
+    path = write(tmp_path, "user_id,item_id\n" + "".join(f"{user},{item}\n" for user, item in cells))
+    if not kept:
+        with pytest.raises(FileFormatError, match=f"nothing is left of the {k}-core"):
+            import_dataset(path, k_core=k)
+        return
+    dataset = import_dataset(path, k_core=k)
+    assert set(rows_of(dataset)) == kept
+    assert dataset.interactions.user_counts.min() >= k
+    assert dataset.interactions.item_counts.min() >= k
+
+
+def test_items_and_features_beside_it(tmp_path):
+    log = write(tmp_path, "user_id,item_id\na,2\nb,2\nb,1\n")
+    items = write(tmp_path, "item_id,title\n1,One\n2,Two\n3,Three\n", "items.csv")
+    features = tmp_path / "features"
+    features.mkdir()
+    np.save(features / "image_feat.npy", np.arange(6, dtype=np.float32).reshape(3, 2))
+    dataset = import_dataset(log, items=items, features=features)
+    assert dataset.catalog.item_ids.ids.tolist() == [1, 2, 3]
+    assert dataset.catalog.titles == ["One", "Two", "Three"]
+    assert dataset.features.matrices["visual"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert set(dataset.provenance["sources"]) == {"log.csv", "items.csv", "image_feat.npy"}
+    core = import_dataset(log, items=items, features=features, k_core=1)
+    assert core.catalog.titles == ["One", "Two"]
+    assert core.features.num_items == 2
+
+
+HEAD = "user_id,item_id,timestamp,rating\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "error", "message"),
+    [
+        ("", {}, FileFormatError, "is empty"),
+        (HEAD, {}, FileFormatError, "holds no interaction"),
+        ("user,item_id\na,b\n", {}, FileFormatError, "has no column 'user_id'"),
+        (HEAD + "a,,1,1\n", {}, FileFormatError, "row 1, column 'item_id' is missing"),
+        (
+            HEAD + "a,b,soon,1\n",
+            {},
+            FileFormatError,
+            "row 1, column 'timestamp' is 'soon'; expected a number or an ISO",
+        ),
+        (HEAD + "a,b,1,1\na,c,soon,1\n", {}, FileFormatError, "row 2, column 'timestamp' is 'soon'"),
+        (HEAD + "a,b,1577836800123,1\n", {}, FileFormatError, "for milliseconds: timestamp_unit ms"),
+        (HEAD + "a,b,1,inf\n", {}, FileFormatError, "row 1, column 'rating' is"),
+        (HEAD + "a,b,1,2\n", {"min_rating": 3}, FileFormatError, "none of 1 ratings reaches 3"),
+        ("user_id,item_id\na,b\n", {"min_rating": 3}, FileFormatError, "has no column 'rating'"),
+        (HEAD + "a,b,1,2\n", {"k_core": 0}, ConfigError, "k_core must be at least 1"),
+        (HEAD + "a,b,1,2\n", {"timestamp_unit": "h"}, ConfigError, "expected one of s, ms, us"),
+        (HEAD + "a,b,1,2\n", {"features": "x"}, ConfigError, "features need items"),
+        (HEAD + "a,b,1,2\n", {"item_column": "user_id"}, ConfigError, "one column cannot be two things"),
+        (HEAD + "a,b,1,2\n", {"items": "none.csv"}, FileFormatError, r"none\.csv: cannot be read"),
+    ],
+)
+def test_bad_logs_are_refused(tmp_path, text, options, error, message):
+    with pytest.raises(error, match=message):
+        import_dataset(write(tmp_path, text), **options)
+
+
+def test_bad_items_are_refused(tmp_path):
+    log = write(tmp_path, "user_id,item_id\na,2\n")
+    for text, message in (
+        ("item_id\n1\n1\n", "row 2: item id 1 comes a second time"),
+        ("item_id\n1\n", "row 1, column 'item_id' is 2: unknown item id"),
+        ("id\n1\n", "has no column 'item_id'"),
+    ):
+        with pytest.raises(FileFormatError, match=message):
+            import_dataset(log, items=write(tmp_path, text, "items.csv"))
+    (tmp_path / "empty").mkdir()
+    items = write(tmp_path, "item_id\n2\n", "items.csv")
+    with pytest.raises(FileFormatError, match=r"holds no \.npy file"):
+        import_dataset(log, items=items, features=tmp_path / "empty")
+
+
+@quick
+@given(st.binary(max_size=200))
+def test_any_bytes_give_our_error_or_a_data_set(tmp_path, content):
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"user_id,item_id,timestamp\na,b,1\n" + content)
+    try:
+        assert len(import_dataset(path).interactions) > 0
+    except DataError:
+        return
