@@ -137,11 +137,19 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
         raise RunError(f"{path}: the checkpoint is damaged ({error}); train into a new folder") from error
     if header.get("format") != FORMAT:
         raise RunError(f"{path}: expected a checkpoint of the form {FORMAT}, got {header.get('format')!r}")
-    if header["fingerprint"] != fingerprint:
+    try:
+        written, saved = header["fingerprint"], _parsed(header, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{path}: the checkpoint is damaged ({error!r}); train into a new folder") from error
+    if written != fingerprint:
         raise RunError(
             f"{path}: the checkpoint was written under another config, seed or data set; resume with the same, or train"
             " into a new folder"
         )
+    return saved
+
+
+def _parsed(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
     progress = json.loads(header["progress"])
     progress["history"] = [EpochRecord(**record) for record in progress["history"]]
     state: dict[int, dict[str, Tensor]] = {}

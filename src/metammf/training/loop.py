@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metammf.errors import ConfigError, NonFiniteLossError
+from metammf.errors import ConfigError, NonFiniteLossError, RunError
 from metammf.evaluation.evaluate import validation_metrics
 from metammf.models.base import FallbackScorer, finished_scorer
 from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, save_checkpoint
@@ -214,8 +214,11 @@ class Trainer:
         if self.checkpoint is None or not self.checkpoint.path.exists():
             return
         saved = load_checkpoint(self.checkpoint.path, self.checkpoint.fingerprint)
-        self.model.load_state_dict(saved.model)
-        self.optimizer.load_state_dict(dict(saved.optimizer))
+        try:
+            self.model.load_state_dict(saved.model)
+            self.optimizer.load_state_dict(dict(saved.optimizer))
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.checkpoint.path}: the checkpoint does not fit this model ({error})") from error
         self.progress, self.best_state = saved.progress, dict(saved.best)
 
     def _save(self) -> None:
