@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -12,12 +13,16 @@ import torch
 from metammf.data.dataset import Catalog
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
+from metammf.data.importers.registry import import_dataset
 from metammf.data.interactions import Interactions
 from metammf.data.splitting import Split
 from metammf.errors import ConfigError, DataError
 from metammf.evaluation.evaluate import evaluate, validation_metrics
 from metammf.evaluation.metrics import METRICS
 from metammf.evaluation.result import Evaluation
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KS = (2, 5)
 
@@ -266,3 +271,14 @@ def test_evaluation_prints_as_a_table() -> None:
     assert recall.split() == ["recall", f"{found.metrics['recall@2']:.4f}", f"{found.metrics['recall@5']:.4f}"]
     cold = next(line for line in lines if line.startswith("cold items"))
     assert cold.split()[-1] == f"{found.cold['among_all']['ndcg@5']:.4f}"
+
+
+def test_popularity_on_tiktok_is_what_is_known_of_it(real_data: Path) -> None:
+    split = import_dataset(real_data / "tiktok").split()
+    popularity = np.broadcast_to(split.train.item_counts, (split.catalog.num_users, split.catalog.num_items))
+    found = evaluate(Table(popularity), split, seen="train", ks=(20,))
+    assert (found.num_users, found.num_interactions) == (6130, 6130)
+    assert round(found.metrics["recall@20"], 4) == 0.0597
+    assert round(found.metrics["ndcg@20"], 4) == 0.0255
+    assert (found.cold["num_items"], found.cold["num_interactions"]) == (465, 449)
+    assert found.cold["among_all"]["recall@20"] == 0.0

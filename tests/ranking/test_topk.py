@@ -44,10 +44,18 @@ def csr(pairs: set[tuple[int, int]], shape: tuple[int, int]) -> sparse.csr_array
     return sparse.csr_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
 
 
+@pytest.fixture(params=["cpu", "elsewhere"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go the way of a processor, and that of any other device."""
+    if request.param == "elsewhere":
+        monkeypatch.setattr("metammf.ranking.topk._in_numpy", lambda _: False)
+
+
 # Levels: 1 ties everything, 3 nearly everything, the last nothing.
 @pytest.mark.parametrize("levels", [1, 3, 50, 10**9])
 @pytest.mark.parametrize(("count", "num_items"), [(1, 1), (3, 7), (5, 64), (4, 1003), (2, 5000)])
 @pytest.mark.parametrize("k", [1, 3, 20, 100])
+@pytest.mark.usefixtures("device")
 def test_top_k_equals_sorting(levels: int, count: int, num_items: int, k: int) -> None:
     rng = np.random.default_rng(levels + num_items + k)
     scores = rng.integers(levels, size=(count, num_items)).astype(np.float32) - levels // 2
@@ -110,10 +118,11 @@ def test_top_k_of_nothing() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 500, 1002])
+@pytest.mark.usefixtures("device")
 def test_top_k_refuses_nan(place: int) -> None:
     scores = torch.zeros(3, 1003)
     scores[2, place] = torch.nan
-    with pytest.raises(DataError, match="NaN in row 2 of 3"):
+    with pytest.raises(DataError, match=r"NaN in row 2$"):
         top_k(scores, 5)
 
 
@@ -193,3 +202,16 @@ def test_rank_refuses_what_does_not_fit(world) -> None:
     scorer.num_items = 91
     with pytest.raises(DataError, match=re.escape("expected shape (2, 91)")):
         rank(scorer, [0, 1], 1)
+
+
+def test_top_k_is_the_same_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.from_numpy(np.random.default_rng(0).integers(50, size=(7, 200)).astype(np.float32))
+    alone = top_k(scores, 9)
+    monkeypatch.setattr("metammf.ranking.topk._SLICE", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    shared = top_k(scores, 9)
+    assert torch.equal(alone[0], shared[0])
+    assert torch.equal(alone[1], shared[1])
+    scores[5, 3] = torch.nan
+    with pytest.raises(DataError, match=r"NaN in row 5$"):
+        top_k(scores, 9)

@@ -5,6 +5,8 @@ Equal scores are ordered by the lower item index, on every device. B users, N it
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 _CACHED_SCORES = 1 << 21
 _FEWEST_USERS = 32
 _MOST_SCORES = 1 << 26
+# Items whose maximum stands for them in the search for a bound, and scores that are worth a thread of their own.
 _CHUNK = 16
+_SLICE = 1 << 19
 
 
 class ItemScorer(Protocol):
@@ -62,7 +66,7 @@ def top_k(scores: Tensor, k: int, *, seen: tuple[Tensor, Tensor] | None = None) 
     if scores.ndim != 2 or not scores.is_floating_point():
         raise DataError(f"scores: expected floats of shape (users, items), got {scores.dtype} {tuple(scores.shape)}")
     scores = scores.detach().contiguous() if scores.dtype.itemsize >= 4 else scores.float()
-    if scores.is_inference():
+    if scores.is_inference() or len(scores) == 1:  # a single row may be one that its scorer keeps, and others read
         scores = scores.clone()
     if seen is None or not len(seen[0]):
         return _top_k(scores, k)
@@ -78,12 +82,28 @@ def top_k(scores: Tensor, k: int, *, seen: tuple[Tensor, Tensor] | None = None) 
 
 
 def _top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Share the rows among threads: what NumPy does here it does on one, with the interpreter's lock released."""
+    workers = min(torch.get_num_threads(), scores.numel() // _SLICE) if _in_numpy(scores) else 1
+    if workers < 2:
+        return _slice_top_k(scores, k, 0)
+    slices = scores.chunk(workers)
+    starts = accumulate(map(len, slices), initial=0)
+    with ThreadPoolExecutor(len(slices)) as pool:
+        items, best = zip(*pool.map(_slice_top_k, slices, repeat(k), starts), strict=True)
+    return torch.cat(items), torch.cat(best)
+
+
+def _slice_top_k(scores: Tensor, k: int, first: int) -> tuple[Tensor, Tensor]:
+    """Rank rows of which the first is the `first` of its batch."""
     count, num_items = scores.shape
     items = scores.new_full((count, k), -1, dtype=torch.int64)
     best = scores.new_full((count, k), -torch.inf)
     if not scores.numel():
         return items, best
-    flat, starts = _candidates(scores, min(k, num_items))
+    bound = _lower_bound(scores, min(k, num_items))
+    if bound.isnan().any():
+        raise DataError(f"scores: expected numbers, got NaN in row {first + int(bound.isnan().nonzero()[0, 0])}")
+    flat, starts = _candidates(scores, bound, min(k, num_items))
     row = flat // num_items
     slot = torch.arange(len(flat), device=flat.device) - starts[row]
     width = int((starts[1:] - starts[:-1]).max())
@@ -99,11 +119,10 @@ def _top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return items, best
 
 
-def _candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _candidates(scores: Tensor, bound: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return flat places of few entries that hold every row's top k, ascending, and where each row starts (B + 1,)."""
     count, num_items = scores.shape
-    bound = _lower_bound(scores, k).clamp_(min=torch.finfo(scores.dtype).min)
-    chosen = _at_least(scores, bound)
+    chosen = _at_least(scores, bound.clamp(min=torch.finfo(scores.dtype).min))
     borders = torch.arange(count + 1, device=scores.device) * num_items
     flat = _true_places(chosen)
     starts = torch.searchsorted(flat, borders)
@@ -116,31 +135,39 @@ def _candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _lower_bound(scores: Tensor, k: int) -> Tensor:
-    """Return a number a row, shape (B, 1), that at least k of its scores reach."""
+    """Return a number a row, shape (B, 1), that at least k of its scores reach; NaN where one of them is NaN."""
     num_items = scores.shape[1]
     size = max(1, min(_CHUNK, num_items // (4 * k)))
     chunks = num_items // size
     # Chunk c holds the items c, c + chunks, c + 2 chunks, ...: the maximum runs along contiguous memory. What is left
     # over at the end may only raise the k-th largest, never lower it.
-    maxima = scores[:, : size * chunks].view(-1, size, chunks).amax(dim=1)
-    for part in (maxima, scores[:, size * chunks :]):
-        if part.numel() and part.amax().isnan():  # a maximum is NaN where one of its values is
-            row = int(part.isnan().any(dim=1).nonzero()[0])
-            raise DataError(f"scores: expected numbers, got NaN in row {row} of {len(scores)}")
-    if scores.device.type == "cpu":  # NumPy's partition is several times as fast as torch.topk here
-        return torch.from_numpy(np.partition(maxima.numpy(), chunks - k, axis=1)[:, chunks - k, None])
-    return maxima.topk(k, dim=1).values[:, -1:]
+    whole, rest = scores[:, : size * chunks].view(-1, size, chunks), scores[:, size * chunks :]
+    if _in_numpy(scores):  # whose partition is several times as fast as torch.topk here
+        maxima = whole.numpy().max(axis=1)
+        bound = torch.from_numpy(np.partition(maxima, chunks - k, axis=1)[:, chunks - k, None])
+        worst = torch.from_numpy(maxima.max(axis=1, keepdims=True))
+    else:
+        best = whole.amax(dim=1).topk(k, dim=1).values
+        bound, worst = best[:, -1:], best[:, :1]
+    # Both maxima are NaN where one of their values is.
+    broken = worst.isnan() | (rest.isnan().any(dim=1, keepdim=True))
+    return bound.masked_fill(broken, torch.nan)
+
+
+def _in_numpy(values: Tensor) -> bool:
+    """Tell whether NumPy can read the values where they lie."""
+    return values.device.type == "cpu"
 
 
 def _at_least(scores: Tensor, bound: Tensor) -> Tensor:
-    if scores.device.type == "cpu":  # likewise
+    if _in_numpy(scores):
         return torch.from_numpy(scores.numpy() >= bound.numpy())
     return scores >= bound
 
 
 def _true_places(mask: Tensor) -> Tensor:
     """Return the flat places where `mask` holds, ascending."""
-    if mask.device.type == "cpu":  # NumPy looks at eight booleans at once, torch at each
+    if _in_numpy(mask):  # which looks at eight booleans at once, torch at each
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
     return mask.flatten().nonzero().squeeze(1)
 
