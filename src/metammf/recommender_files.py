@@ -24,7 +24,7 @@ from metammf.data.features import absent_features
 from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
 from metammf.data.splitting import Development
-from metammf.errors import MetaMMFError, RunError
+from metammf.errors import DataError, MetaMMFError, RunError
 from metammf.files import atomic_folder, read_json, write_json
 from metammf.models.base import Inputs, Model, Scorer, VectorScorer
 from metammf.models.registry import model_config, model_type
@@ -64,9 +64,13 @@ def write_recommender(recommender: Recommender, folder: Path | str, data_path: P
         "data_path": None if data_path is None else Path(data_path).as_posix(),
     }
     with atomic_folder(folder, marker=MARKER) as part:
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part / "tensors.safetensors"
-        )
+        try:
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+                part / "tensors.safetensors",
+            )
+        except SafetensorError as error:  # a full disk, for one
+            raise DataError(f"cannot write {folder}: {error}") from error
         _table("user_id", catalog.user_ids).write_parquet(part / "users.parquet")
         items = catalog.items.drop("item_id", strict=False)
         _table("item_id", catalog.item_ids).hstack(items.get_columns()).write_parquet(part / "items.parquet")

@@ -18,13 +18,12 @@ def embed(run: Path, features: Path, out: Path, /) -> None:
     import polars as pl
 
     from metammf.cli.console import err
+    from metammf.cli.output import check_extension
     from metammf.data.folder import load_features
-    from metammf.errors import ConfigError
     from metammf.files import atomic_path
     from metammf.recommender import Recommender
 
-    if out.suffix.lower() != ".parquet":
-        raise ConfigError(f"{out}: expected a name that ends in .parquet")
+    check_extension(out, (".parquet",))
     recommender = Recommender.load(run)
     ids, content, _ = load_features(features)
     vectors = recommender.embed_items(content)

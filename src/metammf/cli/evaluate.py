@@ -35,14 +35,17 @@ def evaluate(
     json
         Write all of it here as JSON, at full precision.
     per_user
-        Write each user's metrics here as Parquet.
+        Write each user's metrics here, as Parquet or CSV by the extension.
     data
         The data set's folder, where it is no longer where it was trained on.
     """
     from metammf.cli.console import bar, out
+    from metammf.cli.output import check_extension, write_table
     from metammf.experiments.evaluating import evaluate_run
     from metammf.experiments.run import Run
 
+    if per_user is not None:
+        check_extension(per_user)
     with bar("ranking users") as progress:
         task = progress.add_task("rank", total=None, note="")
         result = evaluate_run(
@@ -57,5 +60,5 @@ def evaluate(
     if json is not None:
         result.write_json(json)
     if per_user is not None:
-        result.write_parquet(per_user)
+        write_table(result.per_user, per_user)
     out.print(str(result))

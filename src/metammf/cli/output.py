@@ -10,17 +10,20 @@ from metammf.errors import ConfigError
 from metammf.files import atomic_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
-def check_extension(path: Path) -> None:
+def check_extension(path: Path, known: Sequence[str] = (".parquet", ".csv")) -> None:
     """Say so before the work is done, not after.
 
     Raises:
-        ConfigError: the extension is neither .parquet nor .csv.
+        ConfigError: the extension is none of `known`, or the path is a folder.
     """
-    if path.suffix.lower() not in (".parquet", ".csv"):
-        raise ConfigError(f"{path}: expected a name that ends in .parquet or .csv")
+    if path.suffix.lower() not in known:
+        raise ConfigError(f"{path}: expected a name that ends in {' or '.join(known)}")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: expected a file's name")
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:

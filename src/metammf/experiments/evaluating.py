@@ -42,5 +42,6 @@ def evaluate_run(
     recommender = run.recommender()
     split = run.split(data)
     result = evaluate(recommender, split, part=part, seen=seen, ks=ks, all_users=all_users, progress=progress)
-    result.write_json(run.path / EVALUATIONS / f"{result.part}-{result.seen}.json")
+    who = "-all-users" if all_users else ""
+    result.write_json(run.path / EVALUATIONS / f"{result.part}-{result.seen}{who}.json")
     return result

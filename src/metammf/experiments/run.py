@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 RUN_FILE = "run.json"
 CHECKPOINT = "checkpoint.safetensors"
 REFIT_CHECKPOINT = "refit.safetensors"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class Run:
             raise RunError(f"{path}: not a run (it has no {RUN_FILE})")
         try:
             record = read_json(path / RUN_FILE)
+            for key in ("state", "fingerprint", "data", "split"):
+                record[key]
             return cls(path, from_mapping(record["config"]), record)
         except (DataError, ConfigError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path / RUN_FILE}: damaged ({error})") from error
@@ -160,6 +163,10 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
         return existing
     development = _with_placebo(split.development, config)
     with _locked(out):
+        # Looked at again: until the lock was ours, another process may have trained it.
+        existing = _existing(out, record, options.resume)
+        if existing is not None and existing.finished:
+            return existing
         if existing is None:
             write_json(out / RUN_FILE, record)
         write_json(out / "environment.json", environment(device, options.precision))
@@ -188,7 +195,7 @@ def _record(merged: Merged, dataset: Dataset, split: Split) -> dict[str, Any]:
 
 
 def _existing(out: Path, record: Mapping[str, Any], resume: bool) -> Run | None:
-    if not out.exists() or (out.is_dir() and not any(entry for entry in out.iterdir() if entry.name != ".lock")):
+    if not out.exists() or (out.is_dir() and all(_of_a_start(entry.name) for entry in out.iterdir())):
         return None
     if not out.is_dir() or not (out / RUN_FILE).is_file():
         raise RunError(f"{out} exists and is not a run: name another folder")
@@ -200,11 +207,18 @@ def _existing(out: Path, record: Mapping[str, Any], resume: bool) -> Run | None:
     return run
 
 
+def _of_a_start(name: str) -> bool:
+    """Whether a file may be left of a run that was killed before it had written anything."""
+    return name == LOCK or (name.startswith(".") and name.endswith(".part"))
+
+
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     if old["data"]["sha256"] != new["data"]["sha256"]:
         return "the data set's content differs"
     before, after = _flat(old["config"]), _flat(new["config"])
     keys = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    if "model.name" in keys:  # another model has other settings, which say nothing more
+        keys = [key for key in keys if key == "model.name" or not key.startswith("model.")]
     return ", ".join(f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in keys)
 
 
@@ -223,7 +237,7 @@ def _locked(out: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
     try:
-        with FileLock(out / ".lock", timeout=0):
+        with FileLock(out / LOCK, timeout=0):
             yield
     except Timeout as error:
         raise RunError(f"{out} is in use by another process") from error

@@ -98,6 +98,9 @@ def save_checkpoint(
         model: The model's state.
         best: The state of the best epoch; may be empty.
         optimizer: The optimizer's state dict.
+
+    Raises:
+        RunError: the file cannot be written.
     """
     tensors = {f"model/{name}": value for name, value in model.items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
@@ -109,8 +112,13 @@ def save_checkpoint(
         "progress": json.dumps(asdict(progress)),
         "param_groups": json.dumps(optimizer["param_groups"]),
     }
-    with atomic_path(path) as part:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, metadata=header)
+    try:
+        with atomic_path(path) as part:
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, metadata=header
+            )
+    except SafetensorError as error:  # a full disk, for one
+        raise RunError(f"{path}: cannot be written ({error})") from error
 
 
 @dataclass(frozen=True)
