@@ -48,7 +48,7 @@ class Batch:
 
     users: Int[Tensor, " batch"]
     positives: Int[Tensor, " batch"]
-    negatives: Int[Tensor, ...]
+    negatives: Int[Tensor, "..."]
     masked: Bool[Tensor, "batch shared"] | None = None
     negative_correction: Float[Tensor, " shared"] | None = None
     positive_correction: Float[Tensor, " batch"] | None = None
@@ -264,7 +264,9 @@ class FallbackScorer:
         scores = self.scorer.scores(users)
         unknown = self.unknown[users.cpu()]
         if unknown.any():
-            scores[unknown.to(scores.device)] = self.popularity.to(scores)
+            rows = unknown.to(scores.device)
+            # What cannot be recommended to anybody stays so.
+            scores[rows] = torch.where(scores[rows] == -torch.inf, -torch.inf, self.popularity.to(scores))
         return scores
 
 
