@@ -177,11 +177,12 @@ class _FileHashes(Mapping[str, str]):
         return len(self._hashes)
 
     def _find(self, name: str) -> str:
-        file, record = self._path / name, self._recorded.get(name) or {}
-        stat = file.stat()
-        # Written before its record and of the recorded size: unchanged. Otherwise the file is read.
-        if stat.st_size == record.get("bytes") and stat.st_mtime_ns <= (self._path / MARKER).stat().st_mtime_ns:
-            return str(record["sha256"])
+        file, record = self._path / name, self._recorded.get(name)
+        if isinstance(record, dict) and isinstance(record.get("sha256"), str):
+            stat = file.stat()
+            # Written before its record and of the recorded size: unchanged. Otherwise the file is read.
+            if stat.st_size == record.get("bytes") and stat.st_mtime_ns <= (self._path / MARKER).stat().st_mtime_ns:
+                return str(record["sha256"])
         return sha256(file)
 
 
@@ -237,22 +238,24 @@ def _read_log(table: pl.DataFrame, users: pl.Series, user_ids: IdMap, item_ids: 
     item_index = tables.index_ids(tables.ids(table["item_id"], source), id_series(item_ids), source, "item")
     timestamps = tables.whole(table["timestamp"], source) if "timestamp" in table.columns else None
     ratings = tables.floats(table["rating"], source).astype(np.float32) if "rating" in table.columns else None
-    keys = pl.Series(user_index.astype(np.int64) * len(item_ids) + item_index)
-    repeated = keys.is_first_distinct().not_()
-    if repeated.any():
-        row = int(repeated.arg_max() or 0)
-        count, first = int(repeated.sum()), int((keys == keys[row]).arg_max() or 0)
-        where = [
-            f"{index + 1}" + (f" ({table['split'][index]})" if "split" in table.columns else "")
-            for index in (first, row)
-        ]
-        raise FileFormatError(
-            source,
-            f"rows {where[0]} and {where[1]} are one pair, user {table['user_id'][row]!r} and item"
-            f" {table['item_id'][row]!r} ({count} such repeats)",
-            "each pair once, in one part",
-        )
-    return Interactions(user_index, item_index, len(user_ids), len(item_ids), timestamps, ratings)
+    try:
+        return Interactions(user_index, item_index, len(user_ids), len(item_ids), timestamps, ratings)
+    except DataError as error:
+        raise _repeated(table, user_index.astype(np.int64) * len(item_ids) + item_index, source) from error
+
+
+def _repeated(table: pl.DataFrame, keys: NDArray[np.int64], source: Path) -> FileFormatError:
+    """Say where a pair comes twice: the one fault that indices of known ids can have."""
+    again = pl.Series(keys).is_first_distinct().not_().to_numpy()
+    row = int(again.argmax())
+    rows = [int((keys == keys[row]).argmax()), row]
+    where = [f"{place + 1}" + (f" ({table['split'][place]})" if "split" in table.columns else "") for place in rows]
+    return FileFormatError(
+        source,
+        f"rows {where[0]} and {where[1]} are one pair, user {table['user_id'][row]!r} and item"
+        f" {table['item_id'][row]!r} ({int(again.sum())} such repeats)",
+        "each pair once, in one part",
+    )
 
 
 def _read_parts(split: pl.Series, source: Path) -> NDArray[np.int8]:

@@ -181,7 +181,7 @@ def floats(column: pl.Series, path: Path | str) -> NDArray[np.float64]:
 
 
 def index_ids(column: pl.Series, known: pl.Series, path: Path | str, kind: str) -> NDArray[np.int32]:
-    """Return the place of each id of `column` among `known`.
+    """Return the place of each id of `column` among the distinct ids `known`.
 
     Raises:
         FileFormatError: an id is not among them.
@@ -189,11 +189,11 @@ def index_ids(column: pl.Series, known: pl.Series, path: Path | str, kind: str) 
     if column.dtype != known.dtype:
         column, known = column.cast(pl.String), known.cast(pl.String)
     table = pl.DataFrame({"id": known, "index": np.arange(len(known), dtype=np.int32)})
-    joined = pl.DataFrame({"id": column}).join(table, on="id", how="left", maintain_order="left")["index"]
-    if joined.null_count():
-        row = int(joined.is_null().arg_max() or 0)
-        raise FileFormatError(path, f"{_cell(column, row)}: unknown {kind} id", f"one of the {len(known)} {kind}s")
-    return joined.to_numpy()
+    index = pl.DataFrame({"id": column}).join(table, on="id", how="left", maintain_order="left")["index"]
+    if index.null_count():
+        cell = _cell(column, int(index.is_null().arg_max() or 0))
+        raise FileFormatError(path, f"{cell}: unknown {kind} id", f"one of the {len(known)} {kind}s")
+    return index.to_numpy()
 
 
 def _cast(column: pl.Series, dtype: Any, path: Path | str, expected: str) -> pl.Series:
