@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import polars as pl
 
@@ -10,6 +12,9 @@ from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
 from metammf.data.splitting import Split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 GROUPS = 2
 
@@ -25,7 +30,7 @@ def taste_groups(size: int = 8, *, cold: int = 0, lacking: bool = False, seed: i
     Args:
         size: Users and items a group, at least 4.
         cold: Further items a group, at the end, that are in the test part of all users of the group and in no other.
-        lacking: Whether some items lack a modality: every fourth its "textual", the fourth "visual" too.
+        lacking: Whether some items lack a modality: items 3, 7, 11, ... "textual", items 1, 3, 9, 17, ... "visual".
         seed: Of the noise in the features.
 
     Returns:
@@ -41,9 +46,8 @@ def taste_groups(size: int = 8, *, cold: int = 0, lacking: bool = False, seed: i
             part = {number: "test", (number + 1) % size: "validation"}.get(other, "train")
             parts[part].append((user, GROUPS * other + group))
         parts["test"] += [(user, warm + GROUPS * other + group) for other in range(cold)]
-    logs = {
-        name: Interactions(*np.array(pairs, dtype=np.int32).T, num_users, num_items) for name, pairs in parts.items()
-    }
+    columns = {name: np.array(pairs, dtype=np.int32).T for name, pairs in parts.items()}
+    logs = {name: Interactions(users, items, num_users, num_items) for name, (users, items) in columns.items()}
     groups = np.arange(num_items) % GROUPS
     catalog = Catalog(
         IdMap([f"user-{user}" for user in range(num_users)], kind="user"),
@@ -54,7 +58,7 @@ def taste_groups(size: int = 8, *, cold: int = 0, lacking: bool = False, seed: i
     return Split(logs["train"], logs["validation"], logs["test"], catalog, "published")
 
 
-def _features(groups: np.ndarray, lacking: bool, rng: np.random.Generator) -> ItemFeatures:
+def _features(groups: NDArray[Any], lacking: bool, rng: np.random.Generator) -> ItemFeatures:
     matrices = {}
     for name, width in (("visual", 5), ("textual", 3)):
         told = rng.standard_normal((GROUPS, width))[groups]
@@ -62,12 +66,15 @@ def _features(groups: np.ndarray, lacking: bool, rng: np.random.Generator) -> It
     present = {name: np.ones(len(groups), dtype=np.bool_) for name in matrices}
     if lacking:
         present["textual"][3::4] = False
+        present["visual"][1::8] = False
         present["visual"][3] = False
     return ItemFeatures(matrices, present)
 
 
 def scrambled(part: Interactions, seed: int = 0, *, avoid: tuple[Interactions, ...] = ()) -> Interactions:
     """Return as many pairs drawn at random, over the same users and items, none of them in `avoid`."""
-    free = np.setdiff1d(np.arange(part.num_users * part.num_items), np.concatenate([log.keys for log in avoid] or [[]]))
-    keys = np.random.default_rng(seed).choice(free, len(part), replace=False).astype(np.int64)
-    return Interactions(keys // part.num_items, keys % part.num_items, part.num_users, part.num_items)
+    free = np.arange(part.num_users * part.num_items)
+    for log in avoid:
+        free = np.setdiff1d(free, log.keys)
+    users, items = np.divmod(np.random.default_rng(seed).choice(free, len(part), replace=False), part.num_items)
+    return Interactions(users.astype(np.int32), items.astype(np.int32), part.num_users, part.num_items)

@@ -1,0 +1,13 @@
+"""Shapes in the signatures of metammf.models are checked wherever these tests call it."""
+
+from __future__ import annotations
+
+import torch
+
+from metammf.models import base, content_table, graphsage, id_model, lightgcn, metammf, mf
+from metammf.nn import backbone, content, fusion, graph, losses, meta
+from metammf.testing.shapes import check_shapes
+
+torch.set_num_threads(1)
+check_shapes(backbone, content, fusion, graph, losses, meta)
+check_shapes(base, content_table, graphsage, id_model, lightgcn, metammf, mf)
