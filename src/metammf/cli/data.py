@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,8 @@ def import_(
     /,
     *,
     format: FormatName | None = None,  # noqa: A002  # the option's name
+    name: str | None = None,
+    licence: str | None = None,
     min_rating: float | None = None,
     k_core: int | None = None,
     user_column: str | None = None,
@@ -49,6 +52,10 @@ def import_(
         The folder to write; one that metammf wrote before is replaced.
     format
         Recognised where it can be.
+    name
+        Of the data set; its folder's or file's where not given.
+    licence
+        Under which the data may be used, to be kept with them.
     min_rating
         The lowest rating that counts as an interaction (movielens: 4; recbole, log: every row counts).
     k_core
@@ -89,7 +96,9 @@ def import_(
         "num_users": num_users,
     }
     with _working(f"importing {source}"):
-        dataset = import_dataset(source, format, **{name: value for name, value in given.items() if value is not None})
+        dataset = import_dataset(source, format, **{key: value for key, value in given.items() if value is not None})
+        provenance = dataset.provenance if licence is None else {**dataset.provenance, "licence": licence}
+        dataset = replace(dataset, name=dataset.name if name is None else name, provenance=provenance)
         save_dataset(dataset, out)
     sys.stdout.write(_summary(dataset, out))
 

@@ -237,7 +237,7 @@ def _read_log(table: pl.DataFrame, users: pl.Series, user_ids: IdMap, item_ids: 
     user_index = tables.index_ids(users, id_series(user_ids), source, "user")
     item_index = tables.index_ids(tables.ids(table["item_id"], source), id_series(item_ids), source, "item")
     timestamps = tables.whole(table["timestamp"], source) if "timestamp" in table.columns else None
-    ratings = tables.floats(table["rating"], source).astype(np.float32) if "rating" in table.columns else None
+    ratings = tables.ratings(table["rating"], source) if "rating" in table.columns else None
     try:
         return Interactions(user_index, item_index, len(user_ids), len(item_ids), timestamps, ratings)
     except DataError as error:

@@ -129,7 +129,7 @@ def _read_rows(
     table = tables.collect(frame.select(wanted), source)
     if not table.height:
         raise FileFormatError(source, "holds no interaction", "at least one row below the header")
-    ratings = tables.floats(table[rating], source) if rating else None
+    ratings = tables.ratings(table[rating], source) if rating else None
     moments = _moments(table[timestamp], source, unit) if timestamp else None
     # One column after the other, so that text and numbers are not both held for all of them.
     table = table.select(user, item)
@@ -163,7 +163,7 @@ def _moments(column: pl.Series, source: Path, unit: str) -> NDArray[np.int64]:
         return parsed.dt.epoch("s").to_numpy()
     if column.dtype.is_temporal():
         return tables.whole(column, source)
-    moments = np.floor_divide(tables.whole(column, source), _PER_SECOND[unit])
+    moments = np.floor_divide(tables.whole(column, source, floor=True), _PER_SECOND[unit])
     beyond = np.flatnonzero(np.abs(moments) >= _YEAR_10000)
     if len(beyond):
         row = int(beyond[0])

@@ -34,10 +34,7 @@ USER_IDS, ITEM_IDS = "user_ids.csv", "item_ids.csv"
 def recognise(source: Path) -> bool:
     """Whether the folder holds one `.inter` file whose header has no types."""
     found = list(source.glob("*.inter"))
-    if len(found) != 1:
-        return False
-    with found[0].open("rb") as stream:
-        header = stream.readline(4096)
+    header = tables.first_line(found[0]) if len(found) == 1 else b""
     return b":" not in header and b"userID" in header
 
 
@@ -62,16 +59,18 @@ def read(source: Path) -> Dataset:
         )
     num_users = check_extent(int(pairs.users.max()) + 1, len(pairs.users), "user", inter)
     check_extent(num_items, len(pairs.users), "item", inter)
-    features = features if feature_files else ItemFeatures({}, num_items=num_items)
+    item_ids = _outside_ids(source / ITEM_IDS, "item", num_items)
+    if feature_files and len(item_ids) != num_items:
+        raise FileFormatError(source / ITEM_IDS, f"lists {len(item_ids)} items", f"{num_items}, as the features")
+    features = _with_masks(features, source / ITEM_IDS) if feature_files else ItemFeatures({}, num_items=len(item_ids))
     extras = [path for path in (source / "titles.csv", source / USER_IDS, source / ITEM_IDS) if path.is_file()]
-    user_ids = _outside_ids(source / USER_IDS, "user", num_users)
     return make_dataset(
         inter.stem,
         pairs,
-        user_ids,
-        _with_masks(features, source / ITEM_IDS),
-        _outside_ids(source / ITEM_IDS, "item", num_items),
-        items=_titles(source / "titles.csv", num_items),
+        _outside_ids(source / USER_IDS, "user", num_users),
+        features,
+        item_ids,
+        items=_titles(source / "titles.csv", len(item_ids)),
         provenance={"format": "mmrec", "licence": None, "sources": hashes([inter, *feature_files, *extras])},
         path=inter,
     )
@@ -85,7 +84,7 @@ def _read_pairs(inter: Path) -> Pairs:
         raise FileFormatError(inter, "holds no interaction", "at least one row below the header")
     columns: dict[str, Any] = {"ratings": None, "timestamps": None, "parts": None}
     if "rating" in table.columns:
-        columns["ratings"] = tables.floats(table["rating"], inter)
+        columns["ratings"] = tables.ratings(table["rating"], inter)
     if "timestamp" in table.columns:
         columns["timestamps"] = tables.whole(table["timestamp"], inter)
     if "x_label" in table.columns:
@@ -125,7 +124,11 @@ def _outside_ids(path: Path, kind: str, count: int) -> IdMap:
     table = tables.read_table(path, (f"{kind}ID", f"{kind}_id"))
     if not np.array_equal(tables.whole(table[f"{kind}ID"], path), np.arange(table.height)) or table.height < count:
         raise FileFormatError(path, f"does not list the {kind} numbers 0 to {count - 1} in order")
-    return IdMap(tables.ids(table[f"{kind}_id"], path).to_numpy(), kind=kind)
+    ids = tables.ids(table[f"{kind}_id"], path)
+    if ids.n_unique() < len(ids):
+        row = int(ids.is_first_distinct().not_().arg_max() or 0)
+        raise FileFormatError(path, f"row {row + 1}: {kind} id {ids[row]!r} comes a second time", "each id once")
+    return IdMap(ids.to_numpy(), kind=kind)
 
 
 def _with_masks(features: ItemFeatures, path: Path) -> ItemFeatures:

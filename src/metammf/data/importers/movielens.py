@@ -102,7 +102,7 @@ def read(source: Path, min_rating: float = 4.0, tags_before: int | None = None) 
 def _read_ratings(path: Path, min_rating: float) -> pl.DataFrame:
     table = tables.read_table(path, ("userId", "movieId", "rating", "timestamp"))
     whole = {name: tables.whole(table[name], path) for name in ("userId", "movieId", "timestamp")}
-    frame = pl.DataFrame({**whole, "rating": tables.floats(table["rating"], path)})
+    frame = pl.DataFrame({**whole, "rating": tables.ratings(table["rating"], path)})
     kept = frame.filter(pl.col("rating") >= min_rating)
     if not kept.height:
         raise FileFormatError(path, f"none of {frame.height} ratings reaches {min_rating:g}", "an interaction")

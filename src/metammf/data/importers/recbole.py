@@ -33,10 +33,7 @@ _PARTS = (".train", ".valid", ".test")
 
 def recognise(source: Path) -> bool:
     """Whether the folder holds an `.inter` file whose header has types."""
-    for path in sorted(source.glob("*.inter")):
-        with path.open("rb") as stream:
-            return b":token" in stream.readline(4096)
-    return False
+    return any(b":token" in tables.first_line(path) for path in sorted(source.glob("*.inter"))[:1])
 
 
 def read(
@@ -143,9 +140,9 @@ def _read_inter(path: Path, user: str, item: str, optional: tuple[str, str], min
         columns[key] = column
     stamps, ratings = (_field(table, field) for field in optional)
     if stamps is not None:
-        columns["timestamp"] = np.floor(tables.floats(stamps, path)).astype(np.int64)
+        columns["timestamp"] = tables.whole(stamps, path, floor=True)
     if ratings is not None:
-        columns["rating"] = tables.floats(ratings, path)
+        columns["rating"] = tables.ratings(ratings, path)
     elif min_rating is not None:
         raise FileFormatError(path, f"has no field {optional[1]!r}", "one, since min_rating is asked for")
     frame = pl.DataFrame(columns)

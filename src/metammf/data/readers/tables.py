@@ -100,6 +100,15 @@ def read_table(
     return collect(frame.select(chosen) if chosen else frame, path)
 
 
+def first_line(path: Path) -> bytes:
+    """Return a file's first line, or nothing where it cannot be read: for recognising what it is."""
+    try:
+        with path.open("rb") as stream:
+            return stream.readline(1 << 16)
+    except OSError:
+        return b""
+
+
 def _guard(path: Path, read: Any) -> Any:
     """Call `read` and turn what the table library raises into our error; its panics are no `Exception`."""
     try:
@@ -141,8 +150,13 @@ def ids(column: pl.Series, path: Path | str) -> pl.Series:
     return column.cast(pl.Int64) if column.str.contains(_WHOLE).all() else column
 
 
-def whole(column: pl.Series, path: Path | str) -> NDArray[np.int64]:
+def whole(column: pl.Series, path: Path | str, *, floor: bool = False) -> NDArray[np.int64]:
     """Return a column of whole numbers; text may spell them as floats without a fraction ("1.0").
+
+    Args:
+        column: Text, numbers, or moments: these become seconds since 1970.
+        path: For messages.
+        floor: Leave out fractions instead of refusing them.
 
     Raises:
         FileFormatError: a value is missing or is no whole number.
@@ -155,10 +169,11 @@ def whole(column: pl.Series, path: Path | str) -> NDArray[np.int64]:
         column = stripped if exact.null_count() else exact
     if not column.dtype.is_integer():
         values = floats(column, path)
-        bad = np.flatnonzero((values != np.floor(values)) | (np.abs(values) >= 2**53))
+        rounded = np.floor(values)
+        bad = np.flatnonzero((np.abs(values) >= 2**53) | ((values != rounded) & (not floor)))
         if len(bad):
             raise FileFormatError(path, _cell(column, int(bad[0])), "a whole number")
-        return values.astype(np.int64)
+        return rounded.astype(np.int64)
     _refuse_null(column, path, "a whole number")
     return _cast(column, pl.Int64, path, "a whole number below 2^63").to_numpy()
 
@@ -178,6 +193,19 @@ def floats(column: pl.Series, path: Path | str) -> NDArray[np.float64]:
     if len(bad):
         raise FileFormatError(path, _cell(column, int(bad[0])), "a finite number")
     return values
+
+
+def ratings(column: pl.Series, path: Path | str) -> NDArray[np.float32]:
+    """Return a column of finite numbers that single precision holds.
+
+    Raises:
+        FileFormatError: see `floats`.
+    """
+    values = floats(column, path)
+    bad = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
+    if len(bad):
+        raise FileFormatError(path, _cell(column, int(bad[0])), "a number that single precision holds")
+    return values.astype(np.float32)
 
 
 def index_ids(column: pl.Series, known: pl.Series, path: Path | str, kind: str) -> NDArray[np.int32]:
