@@ -60,7 +60,7 @@ class EASE(SolvedModel):
         """Invert the regularised Gram matrix.
 
         Raises:
-            ConfigError: there are more items than `max_items`.
+            ConfigError: there are more items than `max_items`, or the penalty is too small for float32.
         """
         if self.num_items > self.config.max_items:
             raise ConfigError(
@@ -69,7 +69,7 @@ class EASE(SolvedModel):
         X = self.train.matrix
         gram = (X.T @ X).toarray(order="F").astype(np.float32, copy=False)
         gram[np.diag_indices_from(gram)] += self.config.l2
-        inverse = torch.from_numpy(_inverse(gram))
+        inverse = torch.from_numpy(_inverse(gram, self.config.l2))
         weights = inverse.div_(-inverse.diagonal().clone())
         weights.fill_diagonal_(0)
         return {"weights": weights}
@@ -79,13 +79,16 @@ class EASE(SolvedModel):
         return EASEScorer(self.train.matrix, state["weights"])
 
 
-def _inverse(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+def _inverse(matrix: NDArray[np.float32], l2: float) -> NDArray[np.float32]:
     """Invert a symmetric positive definite matrix, in place where it can be.
 
     LAPACK's own pair for this is several times as fast as `torch.cholesky_inverse` on a processor.
     """
     factor, failed = lapack.spotrf(matrix, lower=True, overwrite_a=True)
     inverse, singular = lapack.spotri(factor, lower=True, overwrite_c=True)
-    assert failed == singular == 0  # a Gram matrix plus a positive diagonal is positive definite
+    if (
+        failed or singular
+    ):  # a Gram matrix plus a positive diagonal is positive definite, unless rounding lost the latter
+        raise ConfigError(f"the Gram matrix has no inverse in float32 with model.l2 = {l2}: raise it")
     lower = np.tril(inverse)
     return np.ascontiguousarray(lower + np.tril(lower, -1).T)

@@ -38,10 +38,15 @@ def model_type(name: str) -> type[Model] | type[SolvedModel]:
     module, colon, attribute = target.partition(":")
     if not colon:
         raise ConfigError(f"unknown model {name!r}{did_you_mean(name, MODELS)}; there are: {', '.join(MODELS)}")
+    from metammf.models.base import Model, SolvedModel  # imports torch, as the model itself will
+
     try:
-        return getattr(import_module(module), attribute)
+        kind = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"model {name!r} cannot be imported: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Model | SolvedModel)):
+        raise ConfigError(f"{name!r} is no model: expected a subclass of Model or SolvedModel, got {kind!r}")
+    return kind
 
 
 def model_config(settings: Mapping[str, Any]) -> ModelConfig:
