@@ -31,7 +31,7 @@ def test_names_are_sorted() -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(ConfigError, match=r"unknown model 'lightgnc' \(did you mean 'lightgcn'\?\)"):
         model_type("lightgnc")
-    with pytest.raises(ConfigError, match="model.name is missing"):
+    with pytest.raises(ConfigError, match=r"model\.name is missing"):
         model_config({})
 
 

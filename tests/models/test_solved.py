@@ -51,7 +51,7 @@ def test_ease_minimises_what_it_is_to_minimise() -> None:
 
 
 def test_ease_refuses_what_would_not_fit() -> None:
-    with pytest.raises(ConfigError, match="9 items, model.max_items is 8"):
+    with pytest.raises(ConfigError, match=r"9 items, model\.max_items is 8"):
         EASE(EASEConfig(max_items=8), log()).solve()
 
 
@@ -59,7 +59,7 @@ def test_ease_with_a_penalty_that_float32_cannot_tell_from_none() -> None:
     """Two items watched by the same users: without a penalty there is no inverse."""
     users = np.repeat(np.arange(50, dtype=np.int32), 2)
     twins = Interactions(users, np.tile(np.arange(2, dtype=np.int32), 50), 50, 2)
-    with pytest.raises(ConfigError, match="model.l2"):
+    with pytest.raises(ConfigError, match=r"model\.l2"):
         EASE(EASEConfig(l2=1e-9), twins).solve()
 
 
