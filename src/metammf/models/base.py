@@ -17,7 +17,7 @@ from metammf.models.content_table import ContentTable
 from metammf.nn.graph import BipartiteGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jaxtyping import Bool, Float, Int
     from scipy import sparse
@@ -40,7 +40,7 @@ class Batch:
         users: (B,).
         positives: (B,).
         negatives: (B, K) of each positive's own, or (M,) distinct ones that the step shares.
-        masked: (B, M): shared negatives that are train positives of the user.
+        masked: (distinct users, M), users in ascending order: shared negatives that are train positives of the user.
         negative_correction: (M,): added to the scores of shared negatives for how they were sampled.
         positive_correction: (B,): the same for the positives.
         weights: (B,): of each positive in the loss; equal where None.
@@ -48,8 +48,8 @@ class Batch:
 
     users: Int[Tensor, " batch"]
     positives: Int[Tensor, " batch"]
-    negatives: Int[Tensor, "..."]
-    masked: Bool[Tensor, "batch shared"] | None = None
+    negatives: Int[Tensor, ...]
+    masked: Bool[Tensor, "distinct shared"] | None = None
     negative_correction: Float[Tensor, " shared"] | None = None
     positive_correction: Float[Tensor, " batch"] | None = None
     weights: Float[Tensor, " batch"] | None = None
@@ -60,16 +60,22 @@ class Batch:
         Returns:
             Vectors of the users (B, D), of the positives (B, D), and of the negatives (B, K, D) or (M, D).
         """
+        users, places, positives, negatives = self.distinct_vectors(model)
+        return users[places], positives, negatives
+
+    def distinct_vectors(self, model: Model) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Call the model once, and leave each user's vector where it is one.
+
+        Returns:
+            Vectors of the distinct users, in ascending order; each positive's place among them (B,); vectors of the positives
+            (B, D), and of the negatives (B, K, D) or (M, D).
+        """
         users, user_places = torch.unique(self.users, return_inverse=True)
         nodes = torch.cat([self.positives, self.negatives.flatten()])
         items, item_places = torch.unique(nodes, return_inverse=True)
         user_vectors, item_vectors = model(users, items)
         positives, negatives = item_places[: len(self.positives)], item_places[len(self.positives) :]
-        return (
-            user_vectors[user_places],
-            item_vectors[positives],
-            item_vectors[negatives.view(self.negatives.shape)],
-        )
+        return user_vectors, user_places, item_vectors[positives], item_vectors[negatives.view(self.negatives.shape)]
 
 
 class Objective(Protocol):
@@ -301,6 +307,14 @@ class MatrixRowScorer(ABC):
         return torch.as_tensor(self.rows(self.matrix[users.cpu().numpy()]), dtype=torch.float32)
 
 
+def init_free_vectors(table: nn.Embedding, std: float | None) -> None:
+    """Draw free vectors: normal of this standard deviation, or Glorot's."""
+    if std is None:
+        nn.init.xavier_normal_(table.weight)
+    else:
+        nn.init.normal_(table.weight, std=std)
+
+
 class ItemIds(nn.Module):
     """Free id vectors of the items, and the one row that stands for an item that has none.
 
@@ -312,17 +326,18 @@ class ItemIds(nn.Module):
         dim: Width.
         cold: Items without a train interaction, (N,).
         dropout: Share of the items that get the unknown row at a training step.
+        init_std: Standard deviation of the rows at the start; None for Glorot's.
     """
 
     cold: Tensor
 
-    def __init__(self, num_items: int, dim: int, cold: Tensor, dropout: float) -> None:
+    def __init__(self, num_items: int, dim: int, cold: Tensor, dropout: float, init_std: float | None = None) -> None:
         super().__init__()
         self.table = nn.Embedding(num_items, dim)
         self.unknown = nn.Parameter(torch.zeros(dim))
         self.dropout = dropout
         self.register_buffer("cold", cold.clone(), persistent=False)
-        nn.init.xavier_normal_(self.table.weight)
+        init_free_vectors(self.table, init_std)
 
     def forward(
         self, items: Int[Tensor, " batch"], isolated: Bool[Tensor, " num_items"] | None = None
@@ -345,8 +360,10 @@ class NodeModel(Model):
         backbone: What is done to the inputs.
         normalize: Whether scores are cosines rather than dot products.
         hide_targets: Whether a step's positives are left out of the graph that predicts them.
+        edge_dropout: Share of all edges that a step leaves out as well.
         simulated_cold: Share of the items that a step leaves without edges and ids, so that the path of an item that is
             new is trained at the job that it will have.
+        init_std: Standard deviation of the free vectors at the start; None for Glorot's.
     """
 
     def __init__(
@@ -357,15 +374,18 @@ class NodeModel(Model):
         *,
         normalize: bool = False,
         hide_targets: bool = False,
+        edge_dropout: float = 0.0,
         simulated_cold: float = 0.0,
+        init_std: float | None = None,
     ) -> None:
         super().__init__()
         self.num_users, self.num_items = inputs.num_users, inputs.num_items
         self.user_table = nn.Embedding(inputs.num_users, dim)
-        nn.init.xavier_normal_(self.user_table.weight)
+        init_free_vectors(self.user_table, init_std)
         self.backbone = backbone
         self.normalize = normalize
         self.hide_targets = hide_targets
+        self.edge_dropout = edge_dropout
         self.simulated_cold = simulated_cold
         self.isolated: Tensor | None = None
         self._graph: Neighbourhoods | None = None
@@ -379,9 +399,9 @@ class NodeModel(Model):
         self.isolated, self._graph = None, None
         if self.simulated_cold:
             self.isolated = torch.rand(self.num_items, device=users.device) < self.simulated_cold
-        if self.backbone.graph is not None and (self.hide_targets or self.simulated_cold):
+        if self.backbone.graph is not None and (self.hide_targets or self.edge_dropout or self.simulated_cold):
             edges = (users, positives) if self.hide_targets else None
-            self._graph = self.backbone.graph.without(edges, self.isolated)
+            self._graph = self.backbone.graph.without(edges, self.isolated, share=self.edge_dropout)
 
     def finish(self, vectors: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return the vectors as they are scored."""
@@ -392,17 +412,27 @@ class NodeModel(Model):
     ) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
         """Return the vectors of these nodes; a backbone that propagates computes all and picks."""
         if not self.backbone.propagates:
-            user_vectors, item_vectors = self.backbone(self.user_table(users), self._in_chunks(items))
+            user_vectors, item_vectors = self.backbone(self.user_table(users), self.in_chunks(self.item_inputs, items))
         else:
-            all_items = torch.arange(self.num_items, device=items.device)
-            graph = self._graph if self.training else None
-            user_vectors, item_vectors = self.backbone(self.user_table.weight, self._in_chunks(all_items), graph)
+            user_vectors, item_vectors = self.propagate(self.in_chunks(self.item_inputs, self.all_items(items.device)))
             user_vectors, item_vectors = user_vectors[users], item_vectors[items]
         return self.finish(user_vectors), self.finish(item_vectors)
 
-    def _in_chunks(self, items: Tensor) -> Tensor:
-        # Nothing is kept for a backward pass outside training, so there the widths of hidden layers need not meet
-        # the number of items in one tensor.
+    def propagate(self, inputs: Float[Tensor, "num_items dim"]) -> tuple[Tensor, Tensor]:
+        """Run the backbone over all nodes; in training, over the graph of this step."""
+        return self.backbone(self.user_table.weight, inputs, self._graph if self.training else None)
+
+    def all_items(self, device: torch.device) -> Int[Tensor, " num_items"]:
+        """Return the indices of all items."""
+        return torch.arange(self.num_items, device=device)
+
+    @staticmethod
+    def in_chunks(compute: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
+        """Compute rows of many items; outside training in chunks.
+
+        Nothing is kept for a backward pass there, so the widths of hidden layers need not meet the number of items in one
+        tensor.
+        """
         if torch.is_grad_enabled() or len(items) <= _CHUNK_ROWS:
-            return self.item_inputs(items)
-        return torch.cat([self.item_inputs(chunk) for chunk in torch.split(items, _CHUNK_ROWS)])
+            return compute(items)
+        return torch.cat([compute(chunk) for chunk in torch.split(items, _CHUNK_ROWS)])

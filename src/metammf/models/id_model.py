@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from metammf.models.base import Inputs, NodeModel
+from metammf.models.base import Inputs, NodeModel, init_free_vectors
 from metammf.models.config import ModelConfig, Search
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ class IdModelConfig(ModelConfig):
     """Score by cosine rather than by dot product."""
     hide_targets: bool = False
     """Leave a step's positives out of the graph that predicts them."""
+    edge_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
+    """Share of all edges that a step leaves out of the graph."""
+    init_std: Annotated[float, Field(gt=0), Search(0.005, 0.2, log=True)] | None = None
+    """Standard deviation of the free vectors at the start; Glorot's by default."""
 
 
 class IdModel(NodeModel):
@@ -38,10 +42,16 @@ class IdModel(NodeModel):
 
     def __init__(self, config: IdModelConfig, inputs: Inputs, backbone: Backbone) -> None:
         super().__init__(
-            inputs, config.embedding_dim, backbone, normalize=config.normalize, hide_targets=config.hide_targets
+            inputs,
+            config.embedding_dim,
+            backbone,
+            normalize=config.normalize,
+            hide_targets=config.hide_targets,
+            edge_dropout=config.edge_dropout,
+            init_std=config.init_std,
         )
         self.item_table = nn.Embedding(inputs.num_items, config.embedding_dim)
-        nn.init.xavier_normal_(self.item_table.weight)
+        init_free_vectors(self.item_table, config.init_std)
 
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return the free vectors of these items."""

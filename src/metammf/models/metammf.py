@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from metammf.errors import ConfigError
 from metammf.models.base import Inputs, ItemIds, NodeModel
@@ -18,10 +18,10 @@ from metammf.models.config import ModelConfig, Search
 from metammf.nn.backbone import Backbone, BackboneKind, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.content import Content, ContentScaler, FeatureScaling
 from metammf.nn.fusion import FusionKind, make_fusion
+from metammf.nn.neighbours import ContentNeighbours
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import nn
 
 _STATISTICS_ROWS = 100_000
 
@@ -44,6 +44,8 @@ class MetaMMFConfig(ModelConfig):
     """Meta channels S."""
     cp_rank: Annotated[int, Field(ge=1), Search(1, 64, log=True)] = 16
     """CP rank R."""
+    dynamic_layers: Literal["all", "last"] = "all"
+    """Which layers of the fusion are an item's own; the paper's are all."""
     dynamic_scale: Annotated[float, Field(gt=0), Search(0.03, 1, log=True)] = 1.0
     """Size of the dynamic weights at the start, relative to the shared ones."""
     bounded_meta: bool = False
@@ -60,6 +62,16 @@ class MetaMMFConfig(ModelConfig):
     """Share of the items that a training step leaves without edges and ids, as if they were new."""
     hide_targets: bool = False
     """Leave a step's positives out of the graph that predicts them."""
+    edge_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
+    """Share of all edges that a step leaves out of the graph."""
+    init_std: Annotated[float, Field(gt=0), Search(0.005, 0.2, log=True)] | None = None
+    """Standard deviation of the free vectors at the start; Glorot's by default."""
+    content_neighbours: bool = False
+    """Items without edges borrow from those that are like them by content; for backbones that propagate."""
+    neighbour_temperature: Annotated[float, Field(gt=0), Search(0.03, 0.3, log=True)] = 0.1
+    """Temperature of that borrowing."""
+    cold_offset: bool = False
+    """Learn one number that is added to the scores of items without edges, so that they can compete with the others."""
     normalize: bool = False
     """Score by cosine rather than by dot product."""
     num_layers: Annotated[int, Field(ge=0), Search(1, 4)] = 2
@@ -70,9 +82,11 @@ class MetaMMFConfig(ModelConfig):
     """GraphSAGE: on the final vectors."""
 
     @model_validator(mode="after")
-    def _even_width(self) -> Self:
+    def _fits(self) -> Self:
         if self.combine == "concat" and self.embedding_dim % 2:
             raise ValueError(f'embedding_dim must be even for combine="concat", got {self.embedding_dim}')
+        if self.content_neighbours and self.backbone == "mf":
+            raise ValueError("content_neighbours needs a backbone that propagates: graphsage or lightgcn")
         return self
 
 
@@ -88,6 +102,8 @@ class MetaMMF(NodeModel):
     """
 
     config_type = MetaMMFConfig
+    known_keys: Tensor
+    known_vectors: Tensor
 
     def __init__(self, config: MetaMMFConfig, inputs: Inputs) -> None:
         super().__init__(
@@ -96,16 +112,19 @@ class MetaMMF(NodeModel):
             _backbone(config, inputs),
             normalize=config.normalize,
             hide_targets=config.hide_targets,
+            edge_dropout=config.edge_dropout,
+            init_std=config.init_std,
             simulated_cold=config.simulated_cold,
         )
         self.combine = config.combine
+        self.cold_offset = nn.Parameter(torch.zeros(())) if config.cold_offset else None
         features = inputs.features if config.modalities is None else inputs.features.only(config.modalities)
         if not features.modalities:
             raise ConfigError("MetaMMF fuses content, and this data set has no features: use a model of ids alone")
         self.modalities = features.modalities
         self.content = inputs.content
         width = config.embedding_dim // 2 if config.combine == "concat" else config.embedding_dim
-        self.item_ids = ItemIds(inputs.num_items, width, inputs.cold_items, config.id_dropout)
+        self.item_ids = ItemIds(inputs.num_items, width, inputs.cold_items, config.id_dropout, config.init_std)
         self.scaler = ContentScaler(features.widths, config.feature_scaling)
         self.scaler.fit(self._rows(_statistics_items(inputs)))
         self.fusion = make_fusion(
@@ -114,10 +133,15 @@ class MetaMMF(NodeModel):
             (*config.hidden_dims, width),
             meta_dim=config.meta_dim,
             cp_rank=config.cp_rank,
+            dynamic_layers=config.dynamic_layers,
             dynamic_scale=config.dynamic_scale,
             bounded_meta=config.bounded_meta,
             dropout=config.fusion_dropout,
         )
+        self.neighbours = ContentNeighbours(config.neighbour_temperature) if config.content_neighbours else None
+        if self.neighbours is not None:
+            self.register_buffer("known_keys", torch.zeros(inputs.num_items, width))
+            self.register_buffer("known_vectors", torch.zeros(inputs.num_items, config.embedding_dim))
 
     def _rows(self, items: Tensor) -> Content:
         return self._used(self.content.rows(items))
@@ -136,22 +160,72 @@ class MetaMMF(NodeModel):
         """Return the multimodal vectors e^m of these items."""
         return self.fusion(content)
 
+    def fuse_rows(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+        """Return the multimodal vectors e^m of items of the data set."""
+        return self.fusion(self.scaler(self._rows(items)))
+
     def _combined(self, content: Tensor, ids: Tensor) -> Tensor:
         return torch.cat([content, ids], dim=1) if self.combine == "concat" else content + ids
 
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return e_i = [e_i^m || e_i^c], or their sum."""
-        return self._combined(self.fusion(self.scaler(self._rows(items))), self.item_ids(items, self.isolated))
+        return self._combined(self.fuse_rows(items), self.item_ids(items, self.isolated))
+
+    def forward(
+        self, users: Int[Tensor, " users"], items: Int[Tensor, " items"]
+    ) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
+        """Return the vectors of these nodes; see `NodeModel.forward`."""
+        if self.neighbours is None:
+            user_vectors, item_vectors = super().forward(users, items)
+        else:
+            every = self.all_items(items.device)
+            fused = self.in_chunks(self.fuse_rows, every)
+            user_vectors, item_vectors = self.propagate(self._combined(fused, self.item_ids(every, self.isolated)))
+            item_vectors = self._borrow(item_vectors, fused, self._isolated(every))
+            user_vectors, item_vectors = self.finish(user_vectors[users]), self.finish(item_vectors[items])
+        if self.cold_offset is None:
+            return user_vectors, item_vectors
+        # One coordinate more carries the offset, so that a score stays a dot product.
+        ones = user_vectors.new_ones(len(users), 1)
+        return torch.cat([user_vectors, ones], dim=1), self._offset(item_vectors, self._isolated(items))
+
+    def _isolated(self, items: Tensor) -> Tensor:
+        cold = self.item_ids.cold[items]
+        return cold | self.isolated[items] if self.training and self.isolated is not None else cold
+
+    def _offset(self, vectors: Tensor, isolated: Tensor) -> Tensor:
+        assert self.cold_offset is not None
+        return torch.cat([vectors, (self.cold_offset * isolated).unsqueeze(1).to(vectors.dtype)], dim=1)
+
+    def _borrow(self, vectors: Tensor, fused: Tensor, isolated: Tensor) -> Tensor:
+        assert self.neighbours is not None
+        known, alone = ~isolated, torch.nonzero(isolated).flatten()
+        if not self.training:
+            # What an item added later will borrow from.
+            self.known_keys.copy_(fused * known.unsqueeze(1))
+            self.known_vectors.copy_(vectors * known.unsqueeze(1))
+        borrowed = self.neighbours(vectors[alone], fused[alone], fused[known], vectors[known])
+        return vectors.index_copy(0, alone, borrowed.to(vectors.dtype))
 
     def encode_items(self, content: Content) -> Float[Tensor, "batch dim"]:
         """Return the vectors of items that have no interactions: content, the unknown id, no edges."""
         return self.encode_scaled(self.scale(content))
 
     def encode_scaled(self, content: Content, items: Int[Tensor, " batch"] | None = None) -> Float[Tensor, "batch dim"]:
-        """Return the vectors of items without edges; with `items`, by the ids that these known items have."""
+        """Return the vectors of items by their own path; with `items`, by the ids that these known items have."""
         fused = self.fusion(content)
-        ids = self.item_ids.unknown.expand(len(fused), -1) if items is None else self.item_ids(items)
-        return self.finish(self.backbone.isolated(self._combined(fused, ids)))
+        if items is None:
+            ids = self.item_ids.unknown.expand(len(fused), -1)
+            isolated = torch.ones(len(fused), dtype=torch.bool, device=fused.device)
+        else:
+            ids, isolated = self.item_ids(items), self.item_ids.cold[items]
+        vectors = self.backbone.isolated(self._combined(fused, ids))
+        if self.neighbours is not None and isolated.any():
+            known = ~self.item_ids.cold
+            borrowed = self.neighbours(vectors, fused, self.known_keys[known], self.known_vectors[known])
+            vectors = torch.where(isolated.unsqueeze(1), borrowed, vectors)
+        vectors = self.finish(vectors)
+        return vectors if self.cold_offset is None else self._offset(vectors, isolated)
 
     def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
         """Return the free vectors of both sides."""

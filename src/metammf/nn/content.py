@@ -61,8 +61,8 @@ class ContentScaler(nn.Module):
     """Bring each modality to a common scale, by statistics of the items that may be learned from.
 
     "center" subtracts the mean of each column and divides by one number a modality, the root mean square of what is left;
-    "standardize" gives each column zero mean and unit variance; "l2" centres, then gives each row the norm sqrt(F_m). All of
-    them give entries of about unit size, so that no modality outweighs another by its units.
+    "standardize" gives each column zero mean and unit variance; "l2" centres, then gives each row the norm sqrt(F / M), the same
+    in each of the M modalities. No modality outweighs another by its units, under "l2" not by its width either.
 
     Args:
         widths: Modality -> F_m.
@@ -73,6 +73,7 @@ class ContentScaler(nn.Module):
         super().__init__()
         self.scaling = scaling
         self.widths = dict(widths)
+        self.row_norm = (sum(widths.values()) / max(1, len(widths))) ** 0.5
         for name, width in widths.items():
             self.register_buffer(f"mean_{modality_key(name)}", torch.zeros(width))
             self.register_buffer(f"scale_{modality_key(name)}", torch.ones(width))
@@ -107,7 +108,7 @@ class ContentScaler(nn.Module):
             mean, scale = self._statistics(name)
             scaled = (value - mean) * scale
             if self.scaling == "l2":
-                scaled = nn.functional.normalize(scaled, dim=1) * value.shape[1] ** 0.5
+                scaled = nn.functional.normalize(scaled, dim=1) * self.row_norm
             values[name] = scaled.masked_fill(~content.present[name].unsqueeze(1), 0)
         return Content(values, {name: content.present[name] for name in self.widths})
 

@@ -36,6 +36,7 @@ class FusionNetwork(nn.Module):
         dynamic: "cp", "dense", or None for the static twin.
         meta_dim: Meta channels S.
         cp_rank: CP rank R, for "cp".
+        dynamic_layers: "all", or "last" to leave the layers before it to all items alike.
         dynamic_scale: Size of the dynamic weights at the start, relative to the shared ones.
         bounded_meta: Whether a tanh bounds the meta information.
         dropout: On the features and between layers, in training.
@@ -49,6 +50,7 @@ class FusionNetwork(nn.Module):
         dynamic: Literal["cp", "dense"] | None,
         meta_dim: int = 5,
         cp_rank: int = 16,
+        dynamic_layers: Literal["all", "last"] = "all",
         dynamic_scale: float = 1.0,
         bounded_meta: bool = False,
         dropout: float = 0.0,
@@ -58,14 +60,14 @@ class FusionNetwork(nn.Module):
         sizes = [sum(widths.values()), *layers]
         self.meta = MetaExtractor(sizes[0], meta_dim, bounded=bounded_meta) if dynamic else None
 
-        def layer(in_dim: int, out_dim: int) -> StaticLinear:
+        def layer(depth: int, in_dim: int, out_dim: int) -> StaticLinear:
+            if dynamic is None or (dynamic_layers == "last" and depth < len(layers) - 1):
+                return StaticLinear(in_dim, out_dim)
             if dynamic == "cp":
                 return LowRankMetaLinear(meta_dim, in_dim, out_dim, cp_rank, dynamic_scale)
-            if dynamic == "dense":
-                return MetaLinear(meta_dim, in_dim, out_dim, dynamic_scale)
-            return StaticLinear(in_dim, out_dim)
+            return MetaLinear(meta_dim, in_dim, out_dim, dynamic_scale)
 
-        self.layers = nn.ModuleList(layer(*pair) for pair in itertools.pairwise(sizes))
+        self.layers = nn.ModuleList(layer(depth, *pair) for depth, pair in enumerate(itertools.pairwise(sizes)))
         self.activation = nn.LeakyReLU()
         self.dropout = nn.Dropout(dropout)
 
@@ -161,6 +163,7 @@ def make_fusion(
     *,
     meta_dim: int = 5,
     cp_rank: int = 16,
+    dynamic_layers: Literal["all", "last"] = "all",
     dynamic_scale: float = 1.0,
     bounded_meta: bool = False,
     dropout: float = 0.0,
@@ -175,6 +178,7 @@ def make_fusion(
         dynamic=None if kind == "concat" else "cp" if kind == "cp" else "dense",
         meta_dim=meta_dim,
         cp_rank=cp_rank,
+        dynamic_layers=dynamic_layers,
         dynamic_scale=dynamic_scale,
         bounded_meta=bounded_meta,
         dropout=dropout,

@@ -167,14 +167,19 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
         self,
         edges: tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]] | None = None,
         items: Bool[Tensor, " num_items"] | None = None,
+        *,
+        share: float = 0.0,
     ) -> Neighbourhoods:
         """Return the graph less some edges, degrees counted anew.
 
         Args:
             edges: Users and items of edges to leave out; each must be in the graph.
             items: Items to leave without any edge.
+            share: Share of all edges to leave out, drawn at random.
         """
         kept = self.adjacency.data.clone()
+        if share:
+            kept[torch.rand_like(kept) < share] = 0
         if edges is not None:
             kept[self._places(*edges)] = 0
         if items is not None:

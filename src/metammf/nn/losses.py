@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
 
 
 def bpr_loss(
@@ -36,17 +36,28 @@ def bce_loss(
 
 def sampled_softmax_loss(
     positives: Float[Tensor, " batch"],
-    negatives: Float[Tensor, "batch count"],
-    masked: Bool[Tensor, "batch count"],
+    negatives: Float[Tensor, "rows count"],
+    masked: Bool[Tensor, "rows count"],
     weights: Float[Tensor, " batch"] | None = None,
+    rows: Int[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the cross-entropy of each positive among itself and the negatives that are not masked.
 
     Scores come divided by the temperature and corrected for how the negatives were sampled (logQ; Bengio and Senécal,
     *Adaptive Importance Sampling*, 2008).
+
+    Args:
+        positives: Scores of the positives.
+        negatives: Scores of the shared negatives, a row a user.
+        masked: Which of them are positives of that user.
+        weights: Of each positive in the mean.
+        rows: Each positive's row among the negatives, where positives of one user share a row; row by row by default.
     """
-    logits = torch.cat([positives.unsqueeze(1), negatives.masked_fill(masked, -torch.inf)], dim=1)
-    return _mean(torch.logsumexp(logits, dim=1) - positives, weights)
+    # Not -inf: a row that is masked throughout would have no gradient that is a number.
+    others = torch.logsumexp(negatives.masked_fill(masked, torch.finfo(negatives.dtype).min / 2), dim=1)
+    if rows is not None:
+        others = others[rows]
+    return _mean(functional.softplus(others - positives), weights)
 
 
 def _mean(losses: Float[Tensor, " batch"], weights: Float[Tensor, " batch"] | None) -> Float[Tensor, ""]:

@@ -32,7 +32,7 @@ def draw_batch(
         users,
         positives,
         negatives,
-        masked=sampler.watched_mask(users, negatives),
+        masked=sampler.watched_mask(torch.unique(users), negatives),
         negative_correction=correction if config.logq else None,
         positive_correction=-sampler.log_expected(positives, config.shared_negatives) if config.logq else None,
         weights=weights,
@@ -73,14 +73,15 @@ class SoftmaxObjective:
     def __call__(self, model: Model, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss."""
         assert batch.masked is not None
-        users, positives, negatives = batch.vectors(model)
-        positive_scores = (users * positives).sum(1) / self.temperature
+        # A user's scores of the shared negatives serve all of its positives.
+        users, places, positives, negatives = batch.distinct_vectors(model)
+        positive_scores = (users[places] * positives).sum(1) / self.temperature
         negative_scores = users @ negatives.T / self.temperature
         if batch.negative_correction is not None and batch.positive_correction is not None:
             positive_scores = positive_scores + batch.positive_correction
             negative_scores = negative_scores + batch.negative_correction
-        terms = {"softmax": sampled_softmax_loss(positive_scores, negative_scores, batch.masked, batch.weights)}
-        return terms | _penalty(model, batch, self.l2_reg)
+        loss = sampled_softmax_loss(positive_scores, negative_scores, batch.masked, batch.weights, places)
+        return {"softmax": loss} | _penalty(model, batch, self.l2_reg)
 
 
 def _penalty(model: Model, batch: Batch, l2_reg: float) -> dict[str, Tensor]:
