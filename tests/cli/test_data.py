@@ -102,3 +102,9 @@ def test_help_is_quick():
     assert done.returncode == 0, done.stderr
     for command in ("import", "describe", "generate", "export"):
         assert command in done.stdout
+
+
+def test_a_name_and_a_licence_are_kept(tmp_path, log):
+    call("import", log, tmp_path / "out", "--name", "mine", "--licence", "CC0")
+    dataset = load_dataset(tmp_path / "out")
+    assert (dataset.name, dataset.provenance["licence"]) == ("mine", "CC0")

@@ -3,11 +3,11 @@
 import json
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,41 +21,12 @@ ExportName = Literal["recbole", "mmrec"]
 SplitName = Literal["published", "random", "leave-one-out", "user-time", "global-time", "cold-item"]
 
 
-@app.command(name="import")
-def import_(
-    source: Path,
-    out: Path,
-    /,
-    *,
-    format: FormatName | None = None,  # noqa: A002  # the option's name
-    name: str | None = None,
-    licence: str | None = None,
-    min_rating: float | None = None,
-    k_core: int | None = None,
-    user_column: str | None = None,
-    item_column: str | None = None,
-    timestamp_column: str | None = None,
-    rating_column: str | None = None,
-    timestamp_unit: Literal["s", "ms", "us"] | None = None,
-    items: Path | None = None,
-    features: Path | None = None,
-    tags_before: int | None = None,
-    num_users: int | None = None,
-) -> None:
-    """Import a foreign data set into a folder in our layout.
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What some formats take; another refuses it.
 
     Parameters
     ----------
-    source
-        A folder, or the file of a log.
-    out
-        The folder to write; one that metammf wrote before is replaced.
-    format
-        Recognised where it can be.
-    name
-        Of the data set; its folder's or file's where not given.
-    licence
-        Under which the data may be used, to be kept with them.
     min_rating
         The lowest rating that counts as an interaction (movielens: 4; recbole, log: every row counts).
     k_core
@@ -79,22 +50,50 @@ def import_(
     num_users
         The number that items are numbered from, where a folder does not tell (metammf).
     """
+
+    min_rating: float | None = None
+    k_core: int | None = None
+    user_column: str | None = None
+    item_column: str | None = None
+    timestamp_column: str | None = None
+    rating_column: str | None = None
+    timestamp_unit: Literal["s", "ms", "us"] | None = None
+    items: Path | None = None
+    features: Path | None = None
+    tags_before: int | None = None
+    num_users: int | None = None
+
+
+@app.command(name="import")
+def import_(
+    source: Path,
+    out: Path,
+    /,
+    *,
+    format: FormatName | None = None,  # noqa: A002  # the option's name
+    name: str | None = None,
+    licence: str | None = None,
+    options: Annotated[ImportOptions | None, Parameter(name="*")] = None,
+) -> None:
+    """Import a foreign data set into a folder in our layout.
+
+    Parameters
+    ----------
+    source
+        A folder, or the file of a log.
+    out
+        The folder to write; one that metammf wrote before is replaced.
+    format
+        Recognised where it can be.
+    name
+        Of the data set; its folder's or file's where not given.
+    licence
+        Under which the data may be used, to be kept with them.
+    """
     from metammf.data.folder import save_dataset
     from metammf.data.importers.registry import import_dataset
 
-    given = {
-        "min_rating": min_rating,
-        "k_core": k_core,
-        "user_column": user_column,
-        "item_column": item_column,
-        "timestamp_column": timestamp_column,
-        "rating_column": rating_column,
-        "timestamp_unit": timestamp_unit,
-        "items": items,
-        "features": features,
-        "tags_before": tags_before,
-        "num_users": num_users,
-    }
+    given = vars(options or ImportOptions())
     with _working(f"importing {source}"):
         dataset = import_dataset(source, format, **{key: value for key, value in given.items() if value is not None})
         provenance = dataset.provenance if licence is None else {**dataset.provenance, "licence": licence}

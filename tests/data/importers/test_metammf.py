@@ -152,3 +152,9 @@ def test_a_missing_part_is_named(folder):
         path.unlink()
     with pytest.raises(FileFormatError, match=r"train\.npy or user_item_dict\.npy"):
         import_dataset(folder, "metammf")
+
+
+def test_features_that_torch_saved_are_not_passed_over(folder):
+    (folder / "feat_t.pt").touch()
+    with pytest.raises(FileFormatError, match=r"feat_t\.pt: is a file of torch.*; expected feat_t\.npy"):
+        import_dataset(folder)

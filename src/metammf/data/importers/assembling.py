@@ -159,7 +159,7 @@ def make_dataset(
     if not len(pairs.users):
         raise FileFormatError(path, "holds no interaction", "at least one")
     kept = distinct(pairs, len(item_ids), path)
-    repeats = len(pairs.users) - len(kept.users)
+    repeats = len(pairs.users) - len(kept.users) + provenance.get("repeats_merged", 0)
     log = Interactions(kept.users, kept.items, len(user_ids), len(item_ids), kept.timestamps, kept.ratings)
     catalog = Catalog(user_ids, item_ids, features, pl.DataFrame() if items is None else items)
     return Dataset(name, log, catalog, kept.parts, {**provenance, "repeats_merged": repeats})

@@ -10,6 +10,7 @@ timestamp (the first row where there are none) and that row's rating; then the k
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,49 +74,64 @@ def read(
     if not source.is_file():
         raise FileFormatError(source, "is not a file", "the CSV, TSV or Parquet file of the log")
     options = {"min_rating": min_rating, "k_core": k_core, "timestamp_unit": timestamp_unit}
-    table, columns = _read_rows(
-        source, user_column, item_column, timestamp_column, rating_column, min_rating, timestamp_unit
-    )
-    user_ids = IdMap(table[user_column].unique(maintain_order=True).to_numpy(), kind="user")
-    item_table = _read_items(Path(items), item_column) if items is not None else None
-    known = table[item_column].unique(maintain_order=True) if item_table is None else item_table[item_column]
-    pairs = Pairs(
-        tables.index_ids(table[user_column], pl.Series(user_ids.ids), source, "user"),
-        tables.index_ids(table[item_column], known, source, "item"),
-        None,
-        **columns,
-    )
-    del table, columns
-    content, files = _read_features(features, len(known)), [source]
+    columns = (user_column, item_column, timestamp_column, rating_column)
+    users, items_seen, rest = _read_rows(source, columns, min_rating, timestamp_unit)
+    files, table = [source], None
     if items is not None:
-        files += [Path(items), *(Path(features).glob("*.npy") if features is not None else ())]
-    rest = pl.DataFrame() if item_table is None else item_table.drop(item_column)
+        table = _read_items(Path(items), item_column)
+        files += [Path(items), *(sorted(Path(features).glob("*.npy")) if features is not None else ())]
+    user_ids = users.unique(maintain_order=True)
+    item_ids = items_seen.unique(maintain_order=True) if table is None else table[item_column]
+    log = _Log(
+        Pairs(
+            tables.index_ids(users, user_ids, source, "user"),
+            tables.index_ids(items_seen, item_ids, source, "item"),
+            None,
+            **rest,
+        ),
+        user_ids,
+        item_ids,
+        _read_features(features, len(item_ids)),
+        pl.DataFrame() if table is None else table.drop(item_column),
+    )
+    return _finish(
+        log, k_core, source, {"format": "log", "licence": None, "options": options, "sources": hashes(files)}
+    )
+
+
+@dataclass(frozen=True)
+class _Log:
+    pairs: Pairs
+    user_ids: pl.Series
+    item_ids: pl.Series
+    features: ItemFeatures
+    items: pl.DataFrame
+
+
+def _finish(log: _Log, k_core: int | None, source: Path, provenance: dict[str, Any]) -> Dataset:
     if k_core is not None:
-        pairs = distinct(pairs, len(known), source)
-        pairs, users_kept, items_kept = k_core_of(pairs, k_core, len(user_ids), len(known), source)
-        user_ids, known = IdMap(user_ids.ids[users_kept], kind="user"), known.gather(items_kept)
-        content, rest = content.select(items_kept), rest[items_kept] if rest.width else rest
+        pairs = distinct(log.pairs, len(log.item_ids), source)
+        provenance["repeats_merged"] = len(log.pairs.users) - len(pairs.users)
+        pairs, users, items = k_core_of(pairs, k_core, len(log.user_ids), len(log.item_ids), source)
+        kept = log.items[items] if log.items.width else log.items
+        log = _Log(pairs, log.user_ids.gather(users), log.item_ids.gather(items), log.features.select(items), kept)
     return make_dataset(
         source.stem,
-        pairs,
-        user_ids,
-        content,
-        IdMap(known.to_numpy()),
-        items=rest,
-        provenance={"format": "log", "licence": None, "options": options, "sources": hashes(files)},
+        log.pairs,
+        IdMap(log.user_ids.to_numpy(), kind="user"),
+        log.features,
+        IdMap(log.item_ids.to_numpy()),
+        items=log.items,
+        provenance=provenance,
         path=source,
     )
 
 
 def _read_rows(
-    source: Path,
-    user: str,
-    item: str,
-    timestamp: str | None,
-    rating: str | None,
-    min_rating: float | None,
-    unit: str,
-) -> tuple[pl.DataFrame, dict[str, Any]]:
+    source: Path, columns: tuple[str, str, str | None, str | None], min_rating: float | None, unit: str
+) -> tuple[pl.Series, pl.Series, dict[str, Any]]:
+    """Return user ids, item ids, and what there is of timestamps and ratings, of the rows that count."""
+    user, item, timestamp, rating = columns
     frame = tables.scan_table(source)
     there = tables.columns_of(frame)
     timestamp = timestamp or ("timestamp" if "timestamp" in there else None)
@@ -132,16 +148,17 @@ def _read_rows(
     ratings = tables.ratings(table[rating], source) if rating else None
     moments = _moments(table[timestamp], source, unit) if timestamp else None
     # One column after the other, so that text and numbers are not both held for all of them.
-    table = table.select(user, item)
-    table = table.with_columns(tables.ids(table[user], source).alias(user))
-    table = table.with_columns(tables.ids(table[item], source).alias(item))
+    users, items = table.drop_in_place(user), table.drop_in_place(item)
+    del table
+    users = tables.ids(users, source)
+    items = tables.ids(items, source)
     if min_rating is not None and ratings is not None:
         kept = ratings >= min_rating
         if not kept.any():
             raise FileFormatError(source, f"none of {len(ratings)} ratings reaches {min_rating:g}", "an interaction")
-        table, ratings = table.filter(pl.Series(kept)), ratings[kept]
+        users, items, ratings = users.filter(pl.Series(kept)), items.filter(pl.Series(kept)), ratings[kept]
         moments = None if moments is None else moments[kept]
-    return table, {"timestamps": moments, "ratings": ratings}
+    return users, items, {"timestamps": moments, "ratings": ratings}
 
 
 def _moments(column: pl.Series, source: Path, unit: str) -> NDArray[np.int64]:

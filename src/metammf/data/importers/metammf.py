@@ -118,6 +118,8 @@ def _interaction_files(source: Path) -> list[Path]:
 
 
 def _feature_files(source: Path) -> dict[str, Path]:
+    for path in sorted(source.glob("feat_*.pt")):
+        raise FileFormatError(path, "is a file of torch, which is not read", f"{path.stem}.npy, saved by numpy.save")
     named: dict[str, Path] = {}
     for path in sorted(source.glob("*.npy")):
         name = _modality(path.stem.removesuffix("_sample"))

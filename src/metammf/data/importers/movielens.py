@@ -78,15 +78,7 @@ def read(source: Path, min_rating: float = 4.0, tags_before: int | None = None) 
     matrices, masks = _read_features(features, item_ids) if features.is_file() else ({}, {})
     matrices["textual"], masks["textual"] = text, has_text
     order = in_usual_order(matrices)
-    provenance: dict[str, Any] = {
-        "format": "movielens",
-        "licence": _LICENCE,
-        "options": {"min_rating": min_rating, "tags_before": tags_before},
-        "textual": "TF-IDF of title words and genres"
-        + (f" and of tags dated before {tags_before}" if tags_before is not None else "; no tags")
-        + f", truncated SVD to {text.shape[1]} dimensions, rows of unit length",
-        "sources": hashes(path for path in (ratings, movies, tags, features) if path.is_file()),
-    }
+    files = [path for path in (ratings, movies, tags, features) if path.is_file()]
     return make_dataset(
         source.resolve().name,
         pairs,
@@ -94,9 +86,20 @@ def read(source: Path, min_rating: float = 4.0, tags_before: int | None = None) 
         ItemFeatures({name: matrices[name] for name in order}, masks),
         item_ids,
         items=known,
-        provenance=provenance,
+        provenance=_provenance(min_rating, tags_before, text.shape[1], files),
         path=ratings,
     )
+
+
+def _provenance(min_rating: float, tags_before: int | None, width: int, files: list[Path]) -> dict[str, Any]:
+    tags = "; no tags" if tags_before is None else f" and of tags dated before {tags_before}"
+    return {
+        "format": "movielens",
+        "licence": _LICENCE,
+        "options": {"min_rating": min_rating, "tags_before": tags_before},
+        "textual": f"TF-IDF of title words and genres{tags}, truncated SVD to {width} dimensions, rows of unit length",
+        "sources": hashes(files),
+    }
 
 
 def _read_ratings(path: Path, min_rating: float) -> pl.DataFrame:

@@ -58,14 +58,8 @@ def read(
         FileFormatError: a file is missing or damaged, a column or its type is missing, parts overlap.
     """
     name, inters = _find_inters(source)
-    frames = [
-        _read_inter(path, user_column, item_column, (timestamp_column, rating_column), min_rating) for path in inters
-    ]
-    columns = [name for name in frames[0].columns if all(name in frame.columns for frame in frames)]
-    table = pl.concat([frame.select(columns) for frame in frames], how="vertical_relaxed")
-    parts = np.repeat(np.arange(3, dtype=np.int8), [frame.height for frame in frames]) if len(inters) == 3 else None
-    if not table.height:
-        raise FileFormatError(inters[0], "holds no interaction" + ("" if min_rating is None else f" of {min_rating:g}"))
+    fields = (user_column, item_column, timestamp_column, rating_column)
+    table, parts = _read_inters(inters, fields, min_rating)
     user_file, item_file = source / f"{name}.user", source / f"{name}.item"
     item_table = _read_typed(item_file, (item_column,)) if item_file.is_file() else None
     user_table = _read_typed(user_file, (user_column,)) if user_file.is_file() else None
@@ -90,6 +84,19 @@ def read(
         },
         path=inters[0],
     )
+
+
+def _read_inters(
+    paths: list[Path], fields: tuple[str, str, str, str], min_rating: float | None
+) -> tuple[pl.DataFrame, NDArray[np.int8] | None]:
+    """Return the rows of all files, with the columns that all of them have, and the part of each."""
+    frames = [_read_inter(path, fields[0], fields[1], fields[2:], min_rating) for path in paths]
+    columns = [name for name in frames[0].columns if all(name in frame.columns for frame in frames)]
+    table = pl.concat([frame.select(columns) for frame in frames], how="vertical_relaxed")
+    if not table.height:
+        raise FileFormatError(paths[0], "holds no interaction" + ("" if min_rating is None else f" of {min_rating:g}"))
+    sizes = [frame.height for frame in frames]
+    return table, np.repeat(np.arange(3, dtype=np.int8), sizes) if len(paths) == 3 else None
 
 
 def _find_inters(source: Path) -> tuple[str, list[Path]]:
