@@ -153,12 +153,19 @@ class Recommender:
 
         Raises:
             UnknownIdError: there is no such item.
+            DataError: the model knows items by their ids alone, and this one was never trained.
             ConfigError: the model has no vectors of items.
         """
         item = self.catalog.item_ids.index(item_id)
-        vectors = torch.nn.functional.normalize(self.vectors().items, dim=1)
+        known = self.vectors()
+        vectors = torch.nn.functional.normalize(known.items, dim=1)
+        cosines = vectors[item : item + 1] @ vectors.T
+        if known.rankable is not None:
+            if not known.rankable[item]:
+                raise DataError(f"item {item_id!r} has no train interaction: {self.config.name} knows nothing of it")
+            cosines.masked_fill_(~known.rankable, -torch.inf)
         itself = (torch.tensor([0]), torch.tensor([item]))
-        items, scores = top_k(vectors[item : item + 1] @ vectors.T, k, seen=itself)
+        items, scores = top_k(cosines, k, seen=itself)
         return self._frame(None, self.catalog.item_ids, np.array([item]), items.numpy(), scores.numpy())
 
     def vectors(self) -> VectorScorer:
@@ -250,6 +257,8 @@ class Recommender:
         """
         if len(item_ids) != features.num_items:
             raise DataError(f"{len(item_ids)} new item ids, but features of {features.num_items} items")
+        if titles is not None and len(titles) != len(item_ids):
+            raise DataError(f"{len(item_ids)} new item ids, but {len(titles)} titles")
         known = self.vectors()
         new = torch.from_numpy(self.embed_items(features))
         catalog = _extended(self.catalog, item_ids, titles)

@@ -106,6 +106,7 @@ def read_recommender(kind: type[Recommender], folder: Path | str) -> Recommender
         OSError,
         KeyError,
         TypeError,
+        ValueError,
         RuntimeError,
         pl.exceptions.PolarsError,
         MetaMMFError,
@@ -129,6 +130,12 @@ def _assemble(
         features,
         items.drop("item_id"),
     )
+    trained_items = int(about["trained_items"])
+    if (catalog.num_users, catalog.num_items) != (about["num_users"], count) or not 0 < trained_items <= count:
+        raise RunError(
+            f"the recommender is damaged: {catalog.num_users} user ids and {catalog.num_items} item ids, but {MARKER} tells"
+            f" of {about['num_users']} and {count}, of which {trained_items} were trained"
+        )
     parts = [
         Interactions(tensors[f"{name}/users"].numpy(), tensors[f"{name}/items"].numpy(), about["num_users"], count)
         for name in ("train", "validation")
@@ -141,7 +148,7 @@ def _assemble(
     build: Callable[[], Model] | None = None
     if issubclass(model_kind, Model):
         scorer = VectorScorer(tensors["vectors/users"], tensors["vectors/items"], tensors.get("vectors/rankable"))
-        build = _builder(config, development, int(about["trained_items"]), weights)
+        build = _builder(config, development, trained_items, weights)
     else:
         scorer = model_kind(config, development.train).scorer(state)
     data_path = None if about["data_path"] is None else Path(about["data_path"])
