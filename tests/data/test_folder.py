@@ -149,6 +149,13 @@ def test_ids_of_numbers_and_categories_and_moments(tmp_path):
     assert dataset.interactions.timestamps.tolist() == [1577836800, 1577923200]
 
 
+@pytest.mark.parametrize("dtype", [pl.Categorical, pl.Null])
+def test_titles_of_other_kinds_of_text(folder, dtype):
+    titles = pl.Series([None if dtype == pl.Null else f"t{item}" for item in range(9)], dtype=dtype)
+    rewrite(folder / "items.parquet", title=titles)
+    assert load_dataset(folder).catalog.titles == [None if dtype == pl.Null else f"t{item}" for item in range(9)]
+
+
 def test_hashes_are_recorded_ones_while_files_are_as_recorded(folder, monkeypatch):
     def fail(path):
         raise AssertionError(f"{path} was read")

@@ -89,8 +89,9 @@ def load_features(path: Path | str, *, modalities: list[str] | None = None) -> t
     if not path.is_dir():
         raise DataError(f"{path}: no such folder")
     source = path / "items.parquet"
-    table = tables.read_table(source, ("item_id",))
-    table = tables.collect(tables.scan_table(source), source)
+    frame = tables.scan_table(source)
+    tables.require_columns(frame, ("item_id",), source)
+    table = tables.collect(frame, source)
     ids = tables.ids(table["item_id"], source)
     item_ids = _id_map(ids, "item", source)
     files = {file.stem: file for file in (path / "features").glob("*.npy")}
@@ -109,8 +110,10 @@ def load_features(path: Path | str, *, modalities: list[str] | None = None) -> t
                 )
             masks[modality] = table[column].to_numpy()
     items = table.drop("item_id", *(f"has_{name}" for name in masks))
-    if "title" in items.columns and items["title"].dtype != pl.String:
-        raise FileFormatError(source, f"column 'title' is of {items['title'].dtype}", "strings")
+    if "title" in items.columns:
+        if items["title"].dtype not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+            raise FileFormatError(source, f"column 'title' is of {items['title'].dtype}", "strings")
+        items = items.with_columns(pl.col("title").cast(pl.String))
     return item_ids, ItemFeatures(matrices, masks, num_items=len(item_ids)), items
 
 

@@ -64,6 +64,8 @@ def test_bad_files_are_refused(tmp_path, name, content, message):
 def test_missing_files(tmp_path):
     with pytest.raises(FileFormatError, match=r"cannot be read .No such file"):
         tables.read_table(tmp_path / "none.csv")
+    with pytest.raises(FileFormatError, match="is a folder; expected a table"):
+        tables.read_table(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def scan_table(path: Path | str, *, separator: str | None = None, quote: str | N
     """
     path = Path(path)
     try:
+        if path.is_dir():
+            raise FileFormatError(path, "is a folder", "a table")
         if not path.stat().st_size:
             raise FileFormatError(path, "is empty", "a table with a header")
     except OSError as error:
