@@ -9,7 +9,7 @@ import polars as pl
 
 import metammf
 
-EXTRAS = ("altair", "jinja2", "vl_convert", "tensorboard", "pytest", "beartype")
+EXTRAS = ("altair", "vl_convert", "tensorboard", "pytest", "beartype")  # jinja2 comes with torch
 
 for name in EXTRAS:
     assert importlib.util.find_spec(name) is None, f"{name} is no dependency, yet it is here"

@@ -69,11 +69,11 @@ def write_recommender(recommender: Recommender, folder: Path | str, data_path: P
                 {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
                 part / "tensors.safetensors",
             )
-        except SafetensorError as error:  # a full disk, for one
+            _table("user_id", catalog.user_ids).write_parquet(part / "users.parquet")
+            items = catalog.items.drop("item_id", strict=False)
+            _table("item_id", catalog.item_ids).hstack(items.get_columns()).write_parquet(part / "items.parquet")
+        except (SafetensorError, pl.exceptions.PolarsError, OSError) as error:  # a full disk, for one
             raise DataError(f"cannot write {folder}: {error}") from error
-        _table("user_id", catalog.user_ids).write_parquet(part / "users.parquet")
-        items = catalog.items.drop("item_id", strict=False)
-        _table("item_id", catalog.item_ids).hstack(items.get_columns()).write_parquet(part / "items.parquet")
         write_json(part / MARKER, about)
 
 

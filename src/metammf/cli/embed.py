@@ -18,9 +18,8 @@ def embed(run: Path, features: Path, out: Path, /) -> None:
     import polars as pl
 
     from metammf.cli.console import err
-    from metammf.cli.output import check_extension
+    from metammf.cli.output import check_extension, write_table
     from metammf.data.folder import load_features
-    from metammf.files import atomic_path
     from metammf.recommender import Recommender
 
     check_extension(out, (".parquet",))
@@ -33,6 +32,5 @@ def embed(run: Path, features: Path, out: Path, /) -> None:
             "vector": pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])),
         }
     )
-    with atomic_path(out) as part:
-        frame.write_parquet(part)
+    write_table(frame, out)
     err.print(f"{out}: {len(vectors)} vectors of width {vectors.shape[1]}")

@@ -18,6 +18,7 @@ app = App(
     help="Multimodal recommendation for micro-videos: import, train, evaluate, recommend, explain.",
     help_epilogue="Add --debug to any command for a traceback.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 # Named by their place, so that `--help` imports none of them.
 app.command("metammf.cli.demo:demo", name="demo", help="Train and compare on the embedded world; write a report.")
@@ -48,8 +49,10 @@ def _run(tokens: list[str], debug: bool) -> int:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
         return 0
-    except (BrokenPipeError, SystemExit):
-        # Whoever read our output has had enough of it, `head` for one; rich tells of it by a SystemExit.
+    except (BrokenPipeError, SystemExit) as error:
+        # Whoever read our output has had enough of it, `head` for one; rich makes an exit of that.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from metammf.errors import ConfigError
+from metammf.errors import ConfigError, DataError
 from metammf.files import atomic_path
 
 if TYPE_CHECKING:
@@ -34,8 +34,11 @@ def write_table(frame: pl.DataFrame, path: Path) -> None:
         DataError: the file cannot be written.
     """
     check_extension(path)
-    with atomic_path(path) as part:
-        if path.suffix.lower() == ".parquet":
-            frame.write_parquet(part)
-        else:
-            frame.write_csv(part)
+    try:
+        with atomic_path(path) as part:
+            if path.suffix.lower() == ".parquet":
+                frame.write_parquet(part)
+            else:
+                frame.write_csv(part)
+    except (OSError, pl.exceptions.PolarsError) as error:  # a full disk, for one
+        raise DataError(f"cannot write {path}: {error}") from error

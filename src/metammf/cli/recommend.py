@@ -1,9 +1,12 @@
 """``metammf recommend``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from metammf.recommender import Recommender
 
 
 def recommend(
@@ -39,6 +42,7 @@ def recommend(
     import polars as pl
 
     from metammf.cli.console import bar, err
+    from metammf.cli.console import table as show
     from metammf.cli.output import check_extension, write_table
     from metammf.errors import ConfigError
     from metammf.recommender import Recommender
@@ -61,18 +65,25 @@ def recommend(
             )
         )
     table = pl.concat(frames)
-    strangers = [one for one in user or [] if not recommender.has_history(one)]
-    if all_users:
-        unknown = int((recommender.train.user_counts == 0).sum())
-        if unknown:
-            err.print(f"{unknown} users without history get what is popular")
-    for one in strangers:
-        err.print(f"user {one} has no history: these are the popular items")
     if out is not None:
         write_table(table.select("user_id", "item_id", "rank", "score"), out)
         err.print(f"{out}: {table.height} rows")
     else:
-        _print(table)
+        show(table.columns, table.iter_rows())
+    _tell_of_strangers(recommender, user)
+
+
+def _tell_of_strangers(recommender: "Recommender", named: list[str] | None) -> None:
+    from metammf.cli.console import err
+
+    if named:
+        for one in named:
+            if not recommender.has_history(one):
+                err.print(f"user {one} has no history: these are the popular items")
+        return
+    count = int((recommender.train.user_counts == 0).sum())
+    if count:
+        err.print(f"{count:,} user{'s' if count > 1 else ''} without history: popular items for them")
 
 
 def _lines(path: Path) -> list[str]:
@@ -83,12 +94,3 @@ def _lines(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise FileFormatError(path, f"cannot be read ({error})", "a text file of item ids, one a line") from error
     return [line.strip() for line in lines if line.strip()]
-
-
-def _print(table: "object") -> None:
-    import polars as pl
-
-    from metammf.cli.console import table as show
-
-    assert isinstance(table, pl.DataFrame)
-    show(table.columns, table.iter_rows())

@@ -83,7 +83,7 @@ class IdMap:
     def _coerce(self, outside: Any) -> Id:
         if self.is_integer and isinstance(outside, str):
             digits = outside.strip()
-            return int(digits) if digits.lstrip("-").isdecimal() and digits.isascii() else outside
+            return int(digits) if digits.removeprefix("-").isdecimal() and digits.isascii() else outside
         if not self.is_integer and isinstance(outside, int | np.integer):
             return str(outside)
         return int(outside) if isinstance(outside, np.integer) else outside

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -162,6 +163,7 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
     if existing is not None and existing.finished:
         return existing
     development = _with_placebo(split.development, config)
+    made = not out.exists()
     with _locked(out):
         # Looked at again: until the lock was ours, another process may have trained it.
         existing = _existing(out, record, options.resume)
@@ -170,7 +172,23 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
         if existing is None:
             write_json(out / RUN_FILE, record)
         write_json(out / "environment.json", environment(device, options.precision))
-        return _train(Run(out, config, record), development, options, device)
+        try:
+            return _train(Run(out, config, record), development, options, device)
+        except (ConfigError, DataError):  # the model does not fit the data: there is nothing to go on from
+            if existing is None and not (out / CHECKPOINT).exists():
+                _withdraw(out, made)
+            raise
+
+
+def _withdraw(out: Path, made: bool) -> None:
+    """Remove what a run has written, and its folder where the run has made it."""
+    for entry in out.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    if made:
+        out.rmdir()
 
 
 def _record(merged: Merged, dataset: Dataset, split: Split) -> dict[str, Any]:
