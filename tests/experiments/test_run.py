@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metammf.data.dataset import Catalog
+from metammf.data.folder import load_dataset, save_dataset
+from metammf.errors import ConfigError, DataError, RunError
+from metammf.experiments.config import merge
+from metammf.experiments.evaluating import evaluate_run
+from metammf.experiments.listing import list_runs
+from metammf.experiments.run import Run, RunOptions, train_run
+
+SMALL = {"model.hidden_dims": [8], "model.embedding_dim": 16, "training.epochs": 2, "training.metric": "ndcg@5"}
+
+
+class Told:
+    """A listener that keeps what it is told, and may do something after an epoch."""
+
+    def __init__(self, after=None):
+        self.starts, self.steps, self.epochs, self.after = [], [], [], after
+
+    def on_start(self, epochs, steps_per_epoch, progress):
+        self.starts.append((epochs, steps_per_epoch, progress.epoch))
+
+    def on_step(self, epoch, step, loss):
+        self.steps.append((epoch, step))
+
+    def on_epoch(self, record):
+        self.epochs.append(record.epoch)
+        if self.after is not None:
+            self.after(record)
+
+
+@pytest.fixture(scope="module")
+def dynamic(folder, tmp_path_factory):
+    return train_run(merge("metammf-mf", SMALL), folder, tmp_path_factory.mktemp("runs") / "dynamic")
+
+
+def test_what_is_read_back_is_what_was_trained(dynamic, folder):
+    again = Run.load(dynamic.path)
+    assert again.config == dynamic.config
+    assert again.finished
+    split, published = again.split(), load_dataset(folder).split()
+    assert (split.test.keys == published.test.keys).all()
+    users = torch.arange(17)
+    assert torch.equal(again.recommender().scores(users), dynamic.recommender().scores(users))
+
+
+def test_evaluation_lies_beside_the_run_and_is_listed(dynamic):
+    assert list_runs(dynamic.path.parent)[0]["test"] is None
+    found = evaluate_run(dynamic, ks=(3, 5, 20))
+    assert json.loads((dynamic.path / "evaluation" / "test-train+validation.json").read_text()) == found.to_dict()
+    row = list_runs(dynamic.path.parent)[0]
+    assert row["model"] == "metammf mf cp"
+    assert row["test"] == found.metrics["ndcg@5"]
+    assert 0 < row["validation"] <= 1
+
+
+def test_listeners_are_told_of_every_step_and_epoch(folder, tmp_path):
+    told = Told()
+    train_run(merge("metammf-mf", SMALL), folder, tmp_path / "run", RunOptions(listeners=(told,)))
+    assert told.starts == [(2, 1, 0)]
+    assert told.steps == [(1, 1), (2, 2)]
+    assert told.epochs == [1, 2]
+
+
+def test_interrupted_training_goes_on_where_it_was(folder, tmp_path):
+    def stop(record):
+        if record.epoch == 3:
+            raise KeyboardInterrupt
+
+    config = merge("metammf-mf", SMALL | {"training.epochs": 5})
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config, folder, tmp_path / "run", RunOptions(listeners=(Told(stop),)))
+    told = Told()
+    resumed = train_run(config, folder, tmp_path / "run", RunOptions(resume=True, listeners=(told,)))
+    assert (told.starts, told.epochs) == ([(5, 1, 3)], [4, 5])
+    straight = train_run(config, folder, tmp_path / "straight")
+    users = torch.arange(17)
+    assert torch.equal(resumed.recommender().scores(users), straight.recommender().scores(users))
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def test_the_lock_keeps_another_out_until_training_ends(folder, tmp_path):
+    config, out = merge("metammf-mf", SMALL), tmp_path / "run"
+    refused = []
+
+    def second(_record):
+        def train():
+            try:
+                train_run(config, folder, out, RunOptions(resume=True))
+            except RunError as error:
+                refused.append(str(error))
+
+        thread = threading.Thread(target=train)
+        thread.start()
+        thread.join()
+
+    train_run(config, folder, out, RunOptions(listeners=(Told(second),)))
+    assert refused == [f"{out} is in use by another process"] * 2
+    assert train_run(config, folder, out, RunOptions(resume=True)).finished
+
+
+def test_a_model_that_does_not_fit_leaves_no_run(folder, tmp_path):
+    wrong = merge("metammf-mf", SMALL | {"model.modalities": ["smell"]})
+    with pytest.raises((ConfigError, DataError), match="smell"):
+        train_run(wrong, folder, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    with pytest.raises((ConfigError, DataError), match="smell"):
+        train_run(wrong, folder, tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_placebo_needs_features(folder, tmp_path):
+    dataset = load_dataset(folder)
+    ids = Catalog(dataset.catalog.user_ids, dataset.catalog.item_ids, dataset.features.only(()))
+    save_dataset(replace(dataset, catalog=ids), tmp_path / "bare")
+    with pytest.raises(ConfigError, match="this data set has none"):
+        train_run(merge("mf", {}, {"placebo": "noise"}), tmp_path / "bare", tmp_path / "run")
+    with pytest.raises(ConfigError, match="no features"):
+        train_run(merge("metammf-mf", SMALL), tmp_path / "bare", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_events(folder, tmp_path):
+    train_run(merge("metammf-mf", SMALL), folder, tmp_path / "run", RunOptions(tensorboard=True))
+    assert list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_validation_alone_decides_the_epoch_and_test_nothing(folder, tmp_path):
+    """The log of a run holds validation metrics, and no figure of the test part."""
+    run = train_run(merge("metammf-mf", SMALL), folder, tmp_path / "run")
+    line = json.loads((run.path / "log.jsonl").read_text().splitlines()[0])
+    assert {"epoch", "step", "terms", "metrics", "seconds", "evaluation_seconds", "best", "loss"} == line.keys()
+    chosen = json.loads((run.path / "metrics.json").read_text())["chosen"]
+    best = max(json.loads(text)["metrics"]["ndcg@5"] for text in (run.path / "log.jsonl").read_text().splitlines())
+    assert chosen["metrics"]["ndcg@5"] == best
