@@ -131,3 +131,10 @@ def test_simulated_cold_items_go_the_way_of_new_ones() -> None:
     same = torch.isclose(found, encoded, atol=1e-6).all(1)
     assert torch.equal(same, model.isolated | INPUTS.cold_items)
     assert 0 < model.isolated.sum() < INPUTS.num_items
+
+
+def test_edge_dropout_leaves_out_a_share_of_the_edges() -> None:
+    torch.manual_seed(0)
+    counts = [INPUTS.graph.without(share=0.25).user_degrees.sum().item() for _ in range(200)]
+    assert np.mean(counts) == pytest.approx(0.75 * len(SPLIT.train), rel=0.03)
+    assert len(set(counts)) > 3

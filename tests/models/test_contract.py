@@ -42,6 +42,9 @@ CONFIGS: list[ModelConfig] = [
     *COMBINATIONS,
     SMALL.model_copy(update={"backbone": "lightgcn", "normalize": True}),
     SMALL.model_copy(update={"backbone": "lightgcn", "hide_targets": True, "simulated_cold": 0.2}),
+    SMALL.model_copy(update={"backbone": "lightgcn", "content_neighbours": True, "simulated_cold": 0.2}),
+    SMALL.model_copy(update={"backbone": "graphsage", "edge_dropout": 0.2, "init_std": 0.1}),
+    SMALL.model_copy(update={"backbone": "mf", "cold_offset": True, "simulated_cold": 0.2}),
     SMALL.model_copy(update={"bounded_meta": True, "feature_scaling": "l2", "hidden_dims": ()}),
 ]
 
