@@ -29,8 +29,8 @@ metammf evaluate runs/dynamic --json found.json --per-user users.parquet
 metammf recommend runs/dynamic --all-users --out feeds.csv
 metammf recommend runs/ease --all-users --out feeds.parquet
 metammf embed runs/dynamic world vectors.parquet
-metammf explain runs/dynamic --item 0
-metammf similar runs/dynamic --item 0 -k 3
+metammf explain runs/dynamic --item 1
+metammf similar runs/dynamic --item 1 -k 3
 metammf runs
 metammf recipes > recipes.txt
 python "$root/scripts/bare_import.py" found.json feeds.csv feeds.parquet vectors.parquet
