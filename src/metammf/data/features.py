@@ -30,7 +30,7 @@ class ItemFeatures:
         num_items: Needed only where there is no modality at all.
 
     Raises:
-        DataError: row counts differ, a matrix is not of floats, or a value is NaN or infinite.
+        DataError: row counts differ, or a matrix is not of floats. Values are looked at by `check_finite`.
     """
 
     matrices: Mapping[str, NDArray[Any]]

@@ -252,10 +252,10 @@ def _optimizer(model: Model, config: TrainingConfig) -> torch.optim.Optimizer:
 
 
 def _seeded(seed: int, epoch: int, device: torch.device) -> torch.Generator:
-    """Seed the global generators (dropout) and return one of our own (batches, negatives), all by (seed, epoch)."""
-    mixed = (seed * 1_000_003 + epoch) % 2**63
-    torch.manual_seed(mixed)
-    return torch.Generator(device=device).manual_seed(mixed)
+    """Seed the global generators (dropout) and return one of our own (batches, negatives), each by (seed, epoch)."""
+    streams = np.random.SeedSequence((seed, epoch)).generate_state(2, np.uint64) >> np.uint64(1)
+    torch.manual_seed(int(streams[0]))
+    return torch.Generator(device=device).manual_seed(int(streams[1]))
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:
