@@ -35,7 +35,7 @@ class SplitConfig(Config):
 
     method: SplitMethod | None = None
     """The published split where the data set carries one; otherwise a method must be named."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of the methods that draw; apart from the run's seed, so that runs of several seeds share one split."""
     validation_share: SplitShare = 0.1
     """For the methods that hold out a share."""
@@ -59,7 +59,7 @@ class RunConfig(Config):
     """How it is trained; a solved model has no use for it."""
     split: SplitConfig = SplitConfig()
     """How the data set is split."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of the weights, of what training draws, and of a placebo."""
     placebo: Placebo | None = None
     """Replace the features by noise of the same shape, or shuffle them across items: what does content add?"""
