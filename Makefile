@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-export METAMMF_DATA ?= $(wildcard ../shared/data)
+export METAMMF_DATA ?= $(abspath $(wildcard ../shared/data))
 ifeq ($(METAMMF_DATA),)
 unexport METAMMF_DATA
 endif

@@ -15,7 +15,7 @@ def real_data() -> Path:
     Absent on a user's machine, where these tests skip; never absent in CI.
     """
     default = Path(__file__).parents[2] / "shared" / "data"
-    path = Path(os.environ.get("METAMMF_DATA", default))
+    path = Path(os.environ.get("METAMMF_DATA", default)).resolve()
     if not (path / "tiktok").is_dir():
         message = f"no real data sets at {path}: set METAMMF_DATA to a folder that holds tiktok, lfm2k, movielens-small"
         if os.environ.get("CI"):

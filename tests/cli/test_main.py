@@ -82,6 +82,15 @@ def test_wrong_usage_is_one_line(refused, arguments, told):
     assert told in refused(*arguments)
 
 
+def test_a_negative_seed_is_told(refused, groups, tmp_path):
+    for words in (
+        ("data", "describe", groups),
+        ("data", "export", groups, tmp_path / "out", "--format", "mmrec", "--split", "random"),
+        ("data", "generate", tmp_path / "out", "--users", 50, "--items", 50, "--interactions", 500),
+    ):
+        assert "seed: expected a whole number of at least 0, got -1" in refused(*words, "--seed", -1)
+
+
 def test_debug_shows_a_traceback_with_the_same_status(metammf, tmp_path):
     quiet = metammf("evaluate", tmp_path)
     assert quiet.status == 2

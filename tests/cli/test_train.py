@@ -147,6 +147,7 @@ def test_show_config_tells_where_values_come_from_and_trains_nothing(metammf, gr
         (("--recipe", "mf", "--split", "randm"), "'random'"),
         (("--recipe", "mf", "--split", "user-time"), "has no timestamps"),
         (("--recipe", "mf", "--device", "gpu"), "device 'gpu' is not available"),
+        (("--recipe", "mf", "--seed", "-1"), "setting 'seed': Input should be greater than or equal to 0, got -1"),
         (("--recipe", "mf", "--threads", "0"), "--threads must be at least 1"),
         (("--recipe", "metammf-mf", "--set", 'model.modalities=["smell"]'), "smell"),
     ],

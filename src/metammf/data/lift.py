@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from metammf.errors import ConfigError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -61,7 +63,12 @@ def feature_lift(dataset: Dataset, modality: str, *, seed: int = 0) -> FeatureLi
     """Return the lift of one modality over the whole log, from pairs drawn with `seed`.
 
     Memory is bounded by the number of pairs, whatever the size of the log and the features.
+
+    Raises:
+        ConfigError: the seed is negative.
     """
+    if seed < 0:
+        raise ConfigError(f"seed: expected a whole number of at least 0, got {seed}")
     rng = np.random.default_rng(seed)
     present = dataset.features.present[modality]
     pairs = _draw_pairs(dataset.interactions, present, rng)

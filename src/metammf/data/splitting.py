@@ -128,6 +128,8 @@ def split(dataset: Dataset, method: str | None = None, *, seed: int = 0, **optio
             raise ConfigError(f"unknown split option {name!r}{did_you_mean(name, defaults)}")
         if not 0 <= float(value) < 1:
             raise ConfigError(f"{name} must be at least 0 and below 1, got {value}")
+    if seed < 0:
+        raise ConfigError(f"seed: expected a whole number of at least 0, got {seed}")
     shares = defaults | options
     if shares["validation_share"] + shares["test_share"] >= 1:
         raise ConfigError("validation_share and test_share leave nothing to train on")
