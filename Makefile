@@ -21,7 +21,7 @@ ifeq ($(METAMMF_DATA),)
 unexport METAMMF_DATA
 endif
 
-.PHONY: help demo test check results dev clean
+.PHONY: help demo test lint check results dev clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,11 +33,13 @@ demo: .venv/.report
 test: .venv/.test
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-check: .venv/.dev
+lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 results: .venv/.report
