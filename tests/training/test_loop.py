@@ -11,6 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from metammf.data.dataset import Catalog
+from metammf.data.features import ItemFeatures
+from metammf.data.ids import IdMap
+from metammf.data.interactions import Interactions
 from metammf.data.splitting import Development, Split
 from metammf.errors import ConfigError, DataError, NonFiniteLossError
 from metammf.models.metammf import MetaMMFConfig
@@ -382,3 +386,33 @@ def test_the_held_out_item_of_each_user_comes_first(objective: str, batch_size: 
     first, _ = rank(recommender, split.test.users, 1, seen=split.train.union(split.validation).matrix)
     assert (first[:, 0] == split.test.items).sum() >= 15
     assert recommender.history[-1].loss < 0.8 * recommender.history[0].loss
+
+
+# What an epoch is made of ----------------------------------------------------------------------------------------
+
+
+def skewed() -> Development:
+    """One user with forty interactions, ten with four."""
+    users = np.concatenate([np.zeros(40, np.int32), np.repeat(np.arange(1, 11, dtype=np.int32), 4)])
+    items = np.concatenate([np.arange(40, dtype=np.int32), np.tile(np.arange(4, dtype=np.int32), 10)])
+    train = Interactions(users, items, 11, 60)
+    catalog = Catalog(IdMap.of_range(11, kind="user"), IdMap.of_range(60), ItemFeatures({}, num_items=60))
+    return Development(train, train.select(np.zeros(80, dtype=np.bool_)), catalog)
+
+
+@pytest.mark.parametrize(("exponent", "share"), [(0.0, 0.5), (0.5, 40**0.5 / (40**0.5 + 10 * 2)), (1.0, 1 / 11)])
+def test_users_weigh_by_their_history(exponent: float, share: float) -> None:
+    """The long history's share of the positives: by interactions, by their root, by users."""
+    config = training(user_weight_exponent=exponent, epochs=40, patience=None)
+    drawn: list[Tensor] = []
+    model = build_model(MF, skewed(), seed=0, device=torch.device("cpu"))
+    objective = make_objective(config)
+
+    def noting(model: Any, batch: Any) -> dict[str, Tensor]:
+        drawn.append(batch.users)
+        return dict(objective(model, batch))
+
+    Trainer(model, noting, skewed(), config, seed=0).run()
+    users = torch.cat(drawn)
+    assert len(users) == 40 * 80
+    assert (users == 0).float().mean().item() == pytest.approx(share, abs=0.0 if exponent == 0 else 0.03)

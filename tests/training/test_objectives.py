@@ -162,10 +162,3 @@ def test_penalty_is_half_the_squared_norms_over_the_positives() -> None:
 def test_no_penalty_no_term() -> None:
     drawn, config = batch(objective="softmax")
     assert set(make_objective(config)(Table(), drawn)) == {"softmax"}
-
-
-@pytest.mark.parametrize("objective", ["bpr", "softmax"])
-def test_users_weigh_by_their_history(objective: str) -> None:
-    drawn, _ = batch(objective=objective, user_weight_exponent=0.5)
-    assert drawn.weights.numpy() == pytest.approx(TRAIN.user_counts[drawn.users.numpy()] ** -0.5)
-    assert batch(objective=objective)[0].weights is None

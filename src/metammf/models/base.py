@@ -43,16 +43,14 @@ class Batch:
         masked: (distinct users, M), users in ascending order: shared negatives that are train positives of the user.
         negative_correction: (M,): added to the scores of shared negatives for how they were sampled.
         positive_correction: (B,): the same for the positives.
-        weights: (B,): of each positive in the loss; equal where None.
     """
 
     users: Int[Tensor, " batch"]
     positives: Int[Tensor, " batch"]
-    negatives: Int[Tensor, "..."]
+    negatives: Int[Tensor, ...]
     masked: Bool[Tensor, "distinct shared"] | None = None
     negative_correction: Float[Tensor, " shared"] | None = None
     positive_correction: Float[Tensor, " batch"] | None = None
-    weights: Float[Tensor, " batch"] | None = None
 
     def vectors(self, model: Model) -> tuple[Tensor, Tensor, Tensor]:
         """Call the model once, on the distinct nodes of the batch.

@@ -15,30 +15,27 @@ if TYPE_CHECKING:
 def bpr_loss(
     positives: Float[Tensor, " batch"],
     negatives: Float[Tensor, "batch count"],
-    weights: Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return -log sigmoid(positive - negative), the (weighted) mean over all triples.
+    """Return -log sigmoid(positive - negative), the mean over all triples.
 
     Source: Rendle et al., *BPR*, UAI 2009, BPR-Opt. In the stable form: a logarithm of a rounded sigmoid would lose the
     gradient of triples that are far wrong.
     """
-    return _mean(-functional.logsigmoid(positives.unsqueeze(1) - negatives).mean(1), weights)
+    return -functional.logsigmoid(positives.unsqueeze(1) - negatives).mean()
 
 
 def bce_loss(
     positives: Float[Tensor, " batch"],
     negatives: Float[Tensor, "batch count"],
-    weights: Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return binary cross-entropy: positives against 1, the mean of each one's negatives against 0."""
-    return _mean(functional.softplus(-positives) + functional.softplus(negatives).mean(1), weights)
+    return (functional.softplus(-positives) + functional.softplus(negatives).mean(1)).mean()
 
 
 def sampled_softmax_loss(
     positives: Float[Tensor, " batch"],
     negatives: Float[Tensor, "rows count"],
     masked: Bool[Tensor, "rows count"],
-    weights: Float[Tensor, " batch"] | None = None,
     rows: Int[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the cross-entropy of each positive among itself and the negatives that are not masked.
@@ -50,15 +47,10 @@ def sampled_softmax_loss(
         positives: Scores of the positives.
         negatives: Scores of the shared negatives, a row a user.
         masked: Which of them are positives of that user.
-        weights: Of each positive in the mean.
         rows: Each positive's row among the negatives, where positives of one user share a row; row by row by default.
     """
     # Not -inf: a row that is masked throughout would have no gradient that is a number.
     others = torch.logsumexp(negatives.masked_fill(masked, torch.finfo(negatives.dtype).min / 2), dim=1)
     if rows is not None:
         others = others[rows]
-    return _mean(functional.softplus(others - positives), weights)
-
-
-def _mean(losses: Float[Tensor, " batch"], weights: Float[Tensor, " batch"] | None) -> Float[Tensor, ""]:
-    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+    return functional.softplus(others - positives).mean()

@@ -36,8 +36,8 @@ class TrainingConfig(Config):
     logq: bool = True
     """Correct the softmax for how often each item is expected in the sample."""
     user_weight_exponent: Annotated[float, Field(ge=0, le=1), Search(0, 1)] = 0.0
-    """Each positive weighs (its user's train interactions)^-exponent in the loss: 0 counts interactions alike, 1 users,
-    as the metrics do."""
+    """Positives are drawn in proportion to (their user's train interactions)^-exponent: 0 passes through all interactions
+    alike, once an epoch; 1 draws users alike, as the metrics count them."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """AdamW decouples the weight decay."""
     learning_rate: Annotated[float, Field(gt=0), Search(1e-4, 1e-2, log=True)] = 1e-3

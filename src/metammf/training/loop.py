@@ -148,9 +148,19 @@ class Trainer:
         return EpochRecord(epoch, self.progress.step + steps, means, metrics, seconds, looked, best)
 
     def _positives(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.users), generator=generator, device=self.device)
+        order = self._order(generator)
         for chosen in torch.split(order, self.config.positives_per_step):
             yield self.users[chosen], self.items[chosen]
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        """The positives of an epoch: each once, or as many drawn by their users' weights."""
+        count = len(self.users)
+        if not self.config.user_weight_exponent:
+            return torch.randperm(count, generator=generator, device=self.device)
+        weights = self.sampler.user_counts(self.users).double() ** -self.config.user_weight_exponent
+        borders = weights.cumsum(0)
+        at = torch.rand(count, generator=generator, device=self.device, dtype=torch.float64) * borders[-1]
+        return torch.searchsorted(borders, at).clamp_(max=count - 1)
 
     def _step(
         self, epoch: int, step: int, users: Tensor, positives: Tensor, generator: torch.Generator

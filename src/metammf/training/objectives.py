@@ -22,11 +22,8 @@ def draw_batch(
     users: Tensor, positives: Tensor, sampler: NegativeSampler, config: TrainingConfig, generator: torch.Generator
 ) -> Batch:
     """Add negatives to positives, as the objective needs them."""
-    weights = None
-    if config.user_weight_exponent:
-        weights = sampler.user_counts(users).float() ** -config.user_weight_exponent
     if config.objective != "softmax":
-        return Batch(users, positives, sampler.per_positive(users, config.num_negatives, generator), weights=weights)
+        return Batch(users, positives, sampler.per_positive(users, config.num_negatives, generator))
     negatives, correction = sampler.shared(config.shared_negatives, generator)
     return Batch(
         users,
@@ -35,7 +32,6 @@ def draw_batch(
         masked=sampler.watched_mask(torch.unique(users), negatives),
         negative_correction=correction if config.logq else None,
         positive_correction=-sampler.log_expected(positives, config.shared_negatives) if config.logq else None,
-        weights=weights,
     )
 
 
@@ -44,18 +40,18 @@ class PointObjective:
 
     Args:
         name: Of the term.
-        loss: From scores (B,) and (B, K) and weights (B,) to a scalar.
+        loss: From scores (B,) and (B, K) to a scalar.
         l2_reg: Penalty on the batch's free vectors.
     """
 
-    def __init__(self, name: str, loss: Callable[[Tensor, Tensor, Tensor | None], Tensor], l2_reg: float) -> None:
+    def __init__(self, name: str, loss: Callable[[Tensor, Tensor], Tensor], l2_reg: float) -> None:
         self.name, self.loss, self.l2_reg = name, loss, l2_reg
 
     def __call__(self, model: Model, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss."""
         users, positives, negatives = batch.vectors(model)
         scores = torch.einsum("bd,bkd->bk", users, negatives)
-        terms = {self.name: self.loss((users * positives).sum(1), scores, batch.weights)}
+        terms = {self.name: self.loss((users * positives).sum(1), scores)}
         return terms | _penalty(model, batch, self.l2_reg)
 
 
@@ -80,7 +76,7 @@ class SoftmaxObjective:
         if batch.negative_correction is not None and batch.positive_correction is not None:
             positive_scores = positive_scores + batch.positive_correction
             negative_scores = negative_scores + batch.negative_correction
-        loss = sampled_softmax_loss(positive_scores, negative_scores, batch.masked, batch.weights, places)
+        loss = sampled_softmax_loss(positive_scores, negative_scores, batch.masked, places)
         return {"softmax": loss} | _penalty(model, batch, self.l2_reg)
 
 
