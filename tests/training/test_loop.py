@@ -394,7 +394,7 @@ def test_the_held_out_item_of_each_user_comes_first(objective: str, batch_size: 
 def skewed() -> Development:
     """One user with forty interactions, ten with four."""
     users = np.concatenate([np.zeros(40, np.int32), np.repeat(np.arange(1, 11, dtype=np.int32), 4)])
-    items = np.concatenate([np.arange(40, dtype=np.int32), np.tile(np.arange(4, dtype=np.int32), 10)])
+    items = np.concatenate([np.arange(40, dtype=np.int32), np.tile(np.arange(40, 44, dtype=np.int32), 10)])
     train = Interactions(users, items, 11, 60)
     catalog = Catalog(IdMap.of_range(11, kind="user"), IdMap.of_range(60), ItemFeatures({}, num_items=60))
     return Development(train, train.select(np.zeros(80, dtype=np.bool_)), catalog)
