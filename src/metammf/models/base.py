@@ -47,7 +47,7 @@ class Batch:
 
     users: Int[Tensor, " batch"]
     positives: Int[Tensor, " batch"]
-    negatives: Int[Tensor, ...]
+    negatives: Int[Tensor, "*shape"]
     masked: Bool[Tensor, "distinct shared"] | None = None
     negative_correction: Float[Tensor, " shared"] | None = None
     positive_correction: Float[Tensor, " batch"] | None = None
