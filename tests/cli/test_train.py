@@ -247,7 +247,7 @@ def test_a_damaged_run_is_told(metammf, refused, dynamic, groups, tmp_path):
 
 def test_interrupted_killed_and_resumed_ends_bit_equal(metammf, refused, started, wait_for, groups, tmp_path, small):
     run, whole = tmp_path / "run", tmp_path / "whole"
-    words = ("train", groups, "--recipe", "metammf-mf", *small, "--set", "training.epochs=12",
+    words = ("train", groups, "--recipe", "metammf-mf", *small, "--set", "training.epochs=8",
              "--set", "training.batch_size=10", "--set", "training.patience=none", "--threads", "1")  # fmt: skip
 
     def epochs():
@@ -268,7 +268,7 @@ def test_interrupted_killed_and_resumed_ends_bit_equal(metammf, refused, started
     process.communicate()
 
     reached = epochs()
-    assert reached < 12
+    assert reached < 8
     assert metammf(*words, "--out", run, "--resume").status == 0
     assert metammf(*words, "--out", whole).status == 0
     assert losses(run) == losses(whole)
