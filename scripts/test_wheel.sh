@@ -34,3 +34,10 @@ metammf similar runs/dynamic --item 1 -k 3
 metammf runs
 metammf recipes > recipes.txt
 python "$root/scripts/bare_import.py" found.json feeds.csv feeds.parquet vectors.parquet
+for words in "demo" "explain runs/dynamic --item 1 --out picture.svg" "train world --recipe mf --tensorboard --out runs/logged"; do
+    status=0
+    # shellcheck disable=SC2086
+    metammf $words 2> told.txt || status=$?
+    grep "pip install 'metammf\[" told.txt
+    test "$status" -eq 2
+done

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 
 from metammf.data.dataset import Catalog
 from metammf.data.folder import load_dataset, save_dataset
-from metammf.errors import ConfigError, DataError, RunError
+from metammf.errors import ConfigError, DataError, MissingExtraError, RunError
 from metammf.experiments.config import merge
 from metammf.experiments.evaluating import evaluate_run
 from metammf.experiments.listing import list_runs
@@ -142,3 +143,10 @@ def test_validation_alone_decides_the_epoch_and_test_nothing(folder, tmp_path):
     chosen = json.loads((run.path / "metrics.json").read_text())["chosen"]
     best = max(json.loads(text)["metrics"]["ndcg@5"] for text in (run.path / "log.jsonl").read_text().splitlines())
     assert chosen["metrics"]["ndcg@5"] == best
+
+
+def test_a_missing_extra_is_told_and_leaves_no_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'metammf\[tensorboard\]'"):
+        train_run(merge("metammf-mf", SMALL), folder, tmp_path / "run", RunOptions(tensorboard=True))
+    assert list(tmp_path.iterdir()) == []

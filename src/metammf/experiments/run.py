@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from metammf.data.folder import load_dataset
 from metammf.data.splitting import Development
-from metammf.errors import ConfigError, DataError, RunError
+from metammf.errors import ConfigError, DataError, MissingExtraError, RunError
 from metammf.experiments.config import Merged, RunConfig, from_mapping
 from metammf.experiments.environment import environment
 from metammf.experiments.listeners import JsonlLog, TensorBoardLog
@@ -174,7 +174,7 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
         write_json(out / "environment.json", environment(device, options.precision))
         try:
             return _train(Run(out, config, record), development, options, device)
-        except (ConfigError, DataError):  # the model does not fit the data: there is nothing to go on from
+        except (ConfigError, DataError, MissingExtraError):  # what was asked for does not fit: nothing to go on from
             if existing is None and not (out / CHECKPOINT).exists():
                 _withdraw(out, made)
             raise
