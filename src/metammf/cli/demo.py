@@ -1,6 +1,8 @@
 """``metammf demo``."""
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 
 def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
@@ -9,8 +11,52 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
     Parameters
     ----------
     out
-        The folder to write.
+        The folder to write; an older demo in there is replaced once the new one is whole.
     seed
         Of the world and of training.
     """
-    del out, seed
+    from metammf.cli.console import bar, show_warnings
+    from metammf.errors import ConfigError
+    from metammf.experiments.demo import REPORT_FILE, run_demo
+    from metammf.experiments.demo_plan import DemoPlan
+    from metammf.report.figures import require_extra
+    from metammf.report.page import render_page
+
+    if seed < 0:
+        raise ConfigError(f"--seed: expected a whole number of at least 0, got {seed}")
+    require_extra("the report")
+    show_warnings()
+    command = f"metammf demo --seed {seed}" + (f" --out {shlex.quote(str(out))}" if out != Path("demo") else "")
+    with bar("[bold]training[/bold]") as progress:
+        task = progress.add_task("models", total=None, note="generating a world")
+
+        def show(done: int, total: int, what: str) -> None:
+            progress.update(task, completed=done, total=total, note=what)
+
+        results = run_demo(out, DemoPlan(seed=seed), render=render_page, progress=show, command=command)
+    _summarise(results, out / REPORT_FILE)
+
+
+def _summarise(results: dict[str, Any], report: Path) -> None:
+    from metammf.cli.console import out, table
+    from metammf.report.words import TABLE_NAMES, headline, metric_name, number
+
+    metric = results["metric"]
+    rows = [
+        (
+            model["label"],
+            *(
+                number(cells[metric]["mean"]) if metric in (cells := model["tables"][name]) else ""
+                for name in TABLE_NAMES
+            ),
+        )
+        for model in results["models"]
+    ]
+    table((f"test, {metric_name(metric)}", *TABLE_NAMES.values()), rows, title=_runs(results))
+    out.print(f"\n{headline(results)}.")
+    out.print(str(report.resolve()))
+
+
+def _runs(results: dict[str, Any]) -> str:
+    count = len(results["seeds"])
+    return f"Mean over {count} seeds" if count > 1 else "One seed"

@@ -26,11 +26,14 @@ def explain(
     from metammf.cli.output import write_table
     from metammf.errors import ConfigError
     from metammf.recommender import Recommender
+    from metammf.report.figures import PICTURES, contributions_chart, require_extra, save_chart
 
-    pictures = (".svg", ".png", ".pdf", ".html")
     tables = (".csv", ".parquet")
-    if out is not None and out.suffix.lower() not in pictures + tables:
-        raise ConfigError(f"{out}: expected a name that ends in {', '.join(pictures + tables)}")
+    kind = None if out is None else out.suffix.lower()
+    if kind is not None and kind not in PICTURES + tables:
+        raise ConfigError(f"{out}: expected a name that ends in {', '.join(PICTURES + tables)}")
+    if kind in PICTURES:
+        require_extra("a picture")
     recommender = Recommender.load(run)
     if data is not None:
         recommender.data_path = data
@@ -40,10 +43,8 @@ def explain(
     table(found.columns, found.iter_rows())
     if out is None:
         return
-    if out.suffix.lower() in tables:
-        write_table(found, out)
-    else:
-        from metammf.report.figures import contributions_chart, save_chart
-
+    if kind in PICTURES:
         save_chart(contributions_chart(found, about), out)
+    else:
+        write_table(found, out)
     screen.print(f"{out}")

@@ -1,0 +1,42 @@
+"""Colours and marks, the same in every figure: told apart by colour-blind readers, on light and on dark grounds.
+
+After Okabe and Ito, Color Universal Design, 2008. A backbone has a hue, its dynamic fusion the strong tone and its static twin
+the light one; controls are grey. Modalities have hues of their own and a shape each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MODELS = {
+    "metammf-gcn": "#0072B2",
+    "static-gcn": "#56B4E9",
+    "metammf-mf": "#D55E00",
+    "static-mf": "#E69F00",
+    "ease": "#6E6E6E",
+    "popularity": "#A0A0A0",
+}
+_FURTHER = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#6E6E6E", "#A0A0A0")
+_MODALITIES = ("#009E73", "#CC79A7", "#A88B00", "#5E60CE", "#B5523B", "#5B8C9E")
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+
+
+def model_colours(keys: Iterable[str]) -> list[str]:
+    """Return a colour for each model; a placebo has that of the model it stands beside."""
+    found = []
+    for place, key in enumerate(keys):
+        found.append(MODELS.get(key.removesuffix("-noise"), _FURTHER[place % len(_FURTHER)]))
+    return found
+
+
+def modality_colours(modalities: Sequence[str]) -> list[str]:
+    """Return a colour for each modality, by its place."""
+    return [_MODALITIES[place % len(_MODALITIES)] for place in range(len(modalities))]
+
+
+def modality_shapes(modalities: Sequence[str]) -> list[str]:
+    """Return a mark for each modality, by its place."""
+    return [_SHAPES[place % len(_SHAPES)] for place in range(len(modalities))]

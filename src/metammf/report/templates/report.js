@@ -1,0 +1,55 @@
+"use strict";
+(() => {
+  const specs = document.getElementById("specs").textContent;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  const look = () => {
+    const text = colour("--soft"), ink = colour("--ink"), line = colour("--line"), grid = colour("--grid");
+    const font = getComputedStyle(document.body).fontFamily;
+    return {
+      background: "transparent", font,
+      view: { stroke: null },
+      axis: { labelColor: text, titleColor: text, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal",
+              gridColor: grid, domainColor: line, tickColor: line, labelLimit: 200 },
+      legend: { labelColor: ink, titleColor: text, labelFontSize: 12, labelLimit: 220, symbolSize: 90 },
+    };
+  };
+
+  const draw = () => {
+    const drawn = JSON.parse(specs.replaceAll({{ ink|tojson }}, colour("--chart-ink")));
+    const config = look();
+    for (const place of document.querySelectorAll("[data-chart]")) {
+      const spec = drawn[place.dataset.chart];
+      delete spec.config;
+      vegaEmbed(place, spec, { mode: "vega-lite", renderer: "svg", actions: false, config, theme: dark.matches ? "dark" : undefined,
+                               tooltip: { theme: dark.matches ? "dark" : "light" } })
+        .catch((error) => { place.textContent = "This figure cannot be drawn: " + error.message; place.classList.add("chart-error"); });
+    }
+  };
+
+  const sortable = (table) => {
+    const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+    heads.forEach((head, column) => {
+      const button = document.createElement("button");
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") !== "descending";
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+        const rows = [...table.tBodies[0].rows].sort((a, b) => {
+          const [x, y] = [value(a), value(b)];
+          const order = isNaN(x) || isNaN(y) ? String(x).localeCompare(String(y)) : x - y;
+          return down ? -order : order;
+        });
+        table.tBodies[0].append(...rows);
+      });
+    });
+  };
+
+  draw();
+  dark.addEventListener("change", draw);
+  document.querySelectorAll("table.sortable").forEach(sortable);
+})();

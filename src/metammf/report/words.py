@@ -1,0 +1,217 @@
+"""What the demo's numbers say, in plain words computed from them; they read right whoever wins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+LEVEL = 0.05
+_MULTIPLE = 3
+_METRICS = {"ndcg": "NDCG", "recall": "Recall"}
+_BACKBONES = {"mf": "MF", "graphsage": "GCN", "lightgcn": "LightGCN"}
+TABLE_NAMES = {
+    "all": "all test clips",
+    "warm": "warm clips",
+    "cold_among_all": "cold clips among all",
+    "cold_among_cold": "cold clips among cold",
+}
+
+Row = dict[str, Any]
+
+
+def number(value: float) -> str:
+    """Four decimals, as metrics are printed in this field."""
+    return f"{value:.4f}"
+
+
+def signed(value: float) -> str:
+    """Four decimals and a sign."""
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def with_spread(cell: Mapping[str, float] | None) -> str:
+    """Mean and deviation; a dash where there is nothing."""
+    if cell is None:
+        return "–"
+    return number(cell["mean"]) + (f" ± {cell['std']:.4f}" if cell["std"] else "")
+
+
+def p_value(p: float) -> str:
+    """A p-value as people write it, held together by spaces that do not break."""
+    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}" if p < 0.1 else f"p\u00a0=\u00a0{p:.2f}"
+
+
+def change(row: Row) -> str:
+    """How much the first of a pair is ahead, relative to the second; as a multiple where it is several times as much."""
+    if not row["mean_b"]:
+        return signed(row["difference"])
+    if row["mean_a"] >= _MULTIPLE * row["mean_b"]:
+        return f"{row['mean_a'] / row['mean_b']:.0f} times as much"
+    return f"{100 * row['difference'] / row['mean_b']:+.1f}%".replace("-", "−")
+
+
+def verdict(row: Row) -> str:
+    """Return "ahead", "behind" or "level": the corrected paired test decides."""
+    if row["p_adjusted"] >= LEVEL or not row["difference"]:
+        return "level"
+    return "ahead" if row["difference"] > 0 else "behind"
+
+
+def listed(words: Sequence[str]) -> str:
+    """A, B and C."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def pick(results: Mapping[str, Any], against: str, table: str, model: str | None = None) -> list[Row]:
+    """Return the comparisons of a kind."""
+    return [
+        row
+        for row in results["comparisons"]
+        if row["against"] == against and row["table"] == table and model in (None, row["model"])
+    ]
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """The outcome of dynamic against static fusion over all test clips, in one sentence."""
+    verdicts = {row["model"]: verdict(row) for row in pick(results, "static", "all")}
+    kinds = set(verdicts.values())
+    if kinds == {"ahead"}:
+        return "A fusion network for every clip beats one network for all clips"
+    if kinds == {"behind"}:
+        return "One fusion network for all clips beats a network for every clip"
+    if kinds == {"level"}:
+        return "A fusion network for every clip and one for all clips come out level"
+    names = {key: _BACKBONES[backbone] for key, backbone in _backbones(results).items()}
+    says = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
+    parts = [
+        f"{phrase} static fusion on {listed([names[key] for key, found in verdicts.items() if found == kind])}"
+        for kind, phrase in says.items()
+        if kind in kinds
+    ]
+    return f"A network for every clip: {listed(parts)}"
+
+
+def _backbones(results: Mapping[str, Any]) -> dict[str, str]:
+    return {model["key"]: model["settings"]["backbone"] for model in results["models"] if model["role"] == "dynamic"}
+
+
+def findings(results: Mapping[str, Any]) -> list[str]:
+    """What was found, a sentence or two each."""
+    found = [
+        _against(results, "static", "all", "On all test clips"),
+        _against(results, "static", "cold_among_all", "On cold clips, which nobody watched before the test,"),
+        _content(results),
+        _recovered(results),
+        _best(results),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def _against(results: Mapping[str, Any], against: str, table: str, opening: str) -> str:
+    rows = pick(results, against, table)
+    if not rows:
+        return ""
+    labels = {model["key"]: model["label"] for model in results["models"]}
+    says = {"ahead": "is ahead of", "behind": "is behind", "level": "cannot be told apart from"}
+    parts = [
+        f"{labels[row['model']]} {says[verdict(row)]} its static twin ({number(row['mean_a'])} against"
+        f" {number(row['mean_b'])}, {change(row)}; {p_value(row['p_adjusted'])})"
+        for row in rows
+    ]
+    return f"{opening} {'; '.join(parts)}."
+
+
+def _content(results: Mapping[str, Any]) -> str:
+    rows = [*pick(results, "placebo", "all"), *pick(results, "placebo", "cold_among_all")]
+    if not rows:
+        return ""
+    ahead = sum(verdict(row) == "ahead" for row in rows)
+    if ahead == len(rows):
+        opening = "Content counts: every fusion beats the same network fed noise in the place of its features"
+    elif ahead:
+        opening = f"Content counts in part: in {ahead} of {len(rows)} tests a fusion beats the same network fed noise"
+    else:
+        opening = "Content does not show: no fusion beats the same network fed noise in the place of its features"
+    gains = [f"{change(row)} on {TABLE_NAMES[row['table']]}" for row in rows if row["model"] == rows[0]["model"]]
+    label = next(model["label"] for model in results["models"] if model["key"] == rows[0]["model"])
+    return f"{opening} ({label}: {listed(gains)})."
+
+
+def _recovered(results: Mapping[str, Any]) -> str:
+    fused = {model["key"]: model for model in results["models"] if model["recovery"]}
+    dynamic = [model for model in fused.values() if model["role"] == "dynamic"]
+    if not dynamic:
+        return ""
+    best = max(dynamic, key=lambda model: float(model["recovery"]["pearson"]["mean"]))
+    r = best["recovery"]["pearson"]["mean"]
+    follows = "follows closely" if r >= 0.6 else "follows" if r >= 0.4 else "follows loosely" if r >= 0.2 else ""
+    says = f"{follows} how much that modality truly carries" if follows else "does not tell what it truly carries"
+    others = [f"its static twin {_r(fused[best['twin']]['recovery']['pearson']['mean'])}"]
+    placebo = fused.get(f"{best['key']}-noise")
+    if placebo is not None:
+        others.append(f"fed noise {_r(placebo['recovery']['pearson']['mean'])}")
+    top = best["recovery"]
+    return (
+        f"The share of a modality in {best['label']}'s fused vector {says} ({_r(r)}; {', '.join(others)});"
+        f" the modality that a clip is about comes first in {top['top_found']['mean']:.0%} of the clips"
+        f" ({top['top_chance']:.0%} by always naming the same one)."
+    )
+
+
+def _r(value: float) -> str:
+    return f"r\u00a0=\u00a0{value:.2f}".replace("-", "−")
+
+
+def _best(results: Mapping[str, Any]) -> str:
+    metric = results["metric"]
+    real = [model for model in results["models"] if model["role"] != "placebo"]
+    ranked = sorted(real, key=lambda model: -model["tables"]["all"][metric]["mean"])
+    first = ranked[0]
+    controls = [model for model in ranked if model["role"] == "control" and model is not first]
+    others = [f"{model['label']} {number(model['tables']['all'][metric]['mean'])}" for model in controls]
+    rest = f"; of the controls, which know no content: {listed(others)}" if others else ""
+    value = with_spread(first["tables"]["all"][metric])
+    return f"Best of all over all test clips: {first['label']}, {metric_name(metric)} {value}{rest}."
+
+
+def metric_name(metric: str) -> str:
+    """NDCG@20 for ndcg@20."""
+    name, _, k = metric.partition("@")
+    return f"{_METRICS.get(name, name)}@{k}"
+
+
+def cards(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The few numbers to see first: of the dynamic model that is best over all test clips."""
+    metric = results["metric"]
+    dynamic = [model for model in results["models"] if model["role"] == "dynamic"]
+    best = max(dynamic, key=lambda model: float(model["tables"]["all"][metric]["mean"]))
+    kinds = (
+        ("static", "all", "against its static twin, all test clips"),
+        ("static", "cold_among_all", "against its static twin, cold clips"),
+        ("placebo", "all", "against itself fed noise, all test clips"),
+    )
+    made = [
+        {
+            "value": change(row),
+            "label": label,
+            "note": f"{number(row['mean_a'])} against {number(row['mean_b'])}; {p_value(row['p_adjusted'])}",
+            "kind": verdict(row),
+        }
+        for against, table, label in kinds
+        for row in pick(results, against, table, best["key"])
+    ]
+    found = best["recovery"]
+    note = (
+        f"Pearson over clips and modalities; its static twin {_r(_twin(results, best)['recovery']['pearson']['mean'])}"
+    )
+    made.append(
+        {"value": _r(found["pearson"]["mean"]), "label": "recovered against true weights", "note": note, "kind": ""}
+    )
+    return [{**card, "model": best["label"]} for card in made]
+
+
+def _twin(results: Mapping[str, Any], model: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(one for one in results["models"] if one["key"] == model["twin"])
+    return found

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from metammf.data.folder import load_dataset
+from metammf.data.synthetic import load_truth
+from metammf.errors import ConfigError, DataError, RunError
+from metammf.evaluation.evaluate import evaluate
+from metammf.experiments.demo import MARKER, REPORT_FILE, RESULTS_FILE, run_demo
+from metammf.experiments.demo_jobs import Job, run_jobs
+from metammf.experiments.demo_plan import ENTRIES, DemoPlan
+from metammf.experiments.demo_results import TABLES
+from metammf.recommender import Recommender
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PLAN = DemoPlan(users=60, items=80, interactions=900, num_seeds=2, training={"epochs": 2}, workers=1)
+
+
+def page(results: Mapping[str, Any]) -> str:
+    return f"<html>{results['seed']}</html>"
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[tuple[int, int, str]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, str]]) -> Path:
+    path = tmp_path_factory.mktemp("demo") / "demo"
+    run_demo(path, PLAN, render=page, progress=lambda *step: steps.append(step), command="metammf demo --seed 0")
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / RESULTS_FILE).read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for demos that train nothing, and so find nothing."""
+    monkeypatch.setattr("metammf.experiments.demo.run_jobs", lambda *_: [])
+    monkeypatch.setattr("metammf.experiments.demo.collect", lambda *parts: {"seed": parts[2].seed})
+    return tmp_path / "demo"
+
+
+def test_the_folder_holds_page_results_world_and_runs(out: Path, results: dict[str, Any]) -> None:
+    assert (out / REPORT_FILE).read_text(encoding="utf-8") == page(results)
+    assert load_dataset(out / "world").num_items == len(load_truth(out / "world").modality_weights) == 80
+    runs = {path.name for path in (out / "runs").iterdir()}
+    assert {"metammf-gcn-0", "metammf-gcn-1", "ease-0", "static-mf-noise-0"} <= runs
+    assert len(runs) == 4 * 2 + 2 + 4
+    assert [entry.name for entry in out.parent.iterdir()] == ["demo"]
+
+
+def test_every_model_is_in_the_results(results: dict[str, Any]) -> None:
+    assert [model["key"] for model in results["models"]] == [entry.key for entry in PLAN.entries]
+    assert {model["key"] for model in results["models"] if model["role"] == "control"} == {"ease", "popularity"}
+    seeds = {model["key"]: [run["seed"] for run in model["runs"]] for model in results["models"]}
+    assert (seeds["static-gcn"], seeds["ease"], seeds["static-gcn-noise"]) == ([0, 1], [0], [0])
+
+
+def test_a_run_can_be_used_and_gives_the_numbers_reported(out: Path, results: dict[str, Any]) -> None:
+    recommender = Recommender.load(out / "runs" / "metammf-mf-1")
+    assert recommender.recommend(1, 3).height == 3
+    assert recommender.explain(1).height == 3
+    again = evaluate(recommender, load_dataset(out / "world").split())
+    (model,) = (model for model in results["models"] if model["key"] == "metammf-mf")
+    assert model["runs"][1]["evaluation"]["metrics"] == again.metrics
+
+
+def test_means_and_deviations_are_over_seeds(results: dict[str, Any]) -> None:
+    (model,) = (model for model in results["models"] if model["key"] == "static-gcn")
+    evaluations = [run["evaluation"] for run in model["runs"]]
+    values = [one["cold"]["among_cold"]["recall@10"] for one in evaluations]
+    cell = model["tables"]["cold_among_cold"]["recall@10"]
+    assert cell == pytest.approx({"mean": np.mean(values), "std": np.std(values, ddof=1)})
+
+
+def test_each_dynamic_model_meets_its_twin_and_each_fusion_its_placebo(results: dict[str, Any]) -> None:
+    pairs = {(row["model"], row["other"]) for row in results["comparisons"]}
+    assert pairs == {
+        ("metammf-gcn", "static-gcn"),
+        ("metammf-mf", "static-mf"),
+        *((key, f"{key}-noise") for key in ("metammf-gcn", "static-gcn", "metammf-mf", "static-mf")),
+    }
+    assert len(results["comparisons"]) == len(pairs) * len(TABLES)
+    assert all(row["p_adjusted"] >= row["p_permutation"] for row in results["comparisons"])
+    smallest = min(results["comparisons"], key=lambda row: row["p_permutation"])
+    expected = min(1.0, smallest["p_permutation"] * len(results["comparisons"]))
+    assert smallest["p_adjusted"] == pytest.approx(expected)
+
+
+def test_twins_differ_in_the_fusion_alone() -> None:
+    entries = {entry.key: entry for entry in ENTRIES}
+    for entry in ENTRIES:
+        if entry.twin is not None:
+            dynamic, static = dict(entry.model), dict(entries[entry.twin].model)
+            assert (dynamic.pop("fusion"), static.pop("fusion")) != ("concat", "concat")
+            for setting in ("dynamic_scale", "bounded_meta", "meta_dim", "cp_rank"):
+                dynamic.pop(setting, None)
+            assert dynamic == static
+
+
+def test_the_curve_ends_where_training_did_and_marks_the_chosen_epoch(results: dict[str, Any]) -> None:
+    for model in results["models"]:
+        for run in model["runs"]:
+            if model["role"] == "control":
+                assert (run["epoch"], run["curve"]) == (None, [])
+            else:
+                assert [one["epoch"] for one in run["curve"]] == [1, 2]
+                best = max(run["curve"], key=lambda one: one["metric"])
+                assert run["epoch"] == best["epoch"]
+
+
+def test_the_map_has_a_place_for_every_item(results: dict[str, Any]) -> None:
+    plane = results["map"]
+    assert sorted(plane["items"]) == list(range(1, 81))
+    assert sorted(plane["panels"]) == ["metammf-gcn", "metammf-mf", "static-gcn", "static-mf"]
+    assert all(len(panel["x"]) == len(panel["y"]) == 80 for panel in plane["panels"].values())
+
+
+def test_the_map_knows_the_truth(out: Path, results: dict[str, Any]) -> None:
+    truth = load_truth(out / "world")
+    first = [truth.modalities[place] for place in truth.modality_weights.argmax(axis=1)]
+    assert results["map"]["dominant"] == [first[item - 1] for item in results["map"]["items"]]
+
+
+def test_progress_is_told(out: Path, steps: list[tuple[int, int, str]]) -> None:
+    assert [done for done, _, _ in steps] == list(range(15))
+    assert {total for _, total, _ in steps} == {14}
+    assert steps[1][2].startswith("metammf-gcn seed 0: ndcg@20 0.")
+
+
+def test_processes_give_what_one_process_gives(out: Path, tmp_path: Path, results: dict[str, Any]) -> None:
+    entries = [entry for entry in PLAN.entries if entry.key in ("metammf-mf", "popularity")]
+    jobs = [Job(one.key, PLAN.config(one, 0), out / "world", tmp_path / one.key) for one in entries]
+    done: list[str] = []
+    outcomes = run_jobs(jobs, 2, lambda outcome: done.append(outcome.key))
+    assert sorted(done) == [outcome.key for outcome in outcomes] == ["metammf-mf", "popularity"]
+    for outcome in outcomes:
+        (model,) = (model for model in results["models"] if model["key"] == outcome.key)
+        assert outcome.evaluation.metrics == model["runs"][0]["evaluation"]["metrics"]
+
+
+def test_an_error_in_a_process_comes_through(out: Path, tmp_path: Path) -> None:
+    entry = next(entry for entry in PLAN.entries if entry.key == "popularity")
+    jobs = [Job("x", PLAN.config(entry, 0), tmp_path / "nowhere", tmp_path / str(number)) for number in range(3)]
+    with pytest.raises(DataError, match="nowhere"):
+        run_jobs(jobs, 2, print)
+
+
+def test_a_demo_is_replaced_whole(quick: Path) -> None:
+    run_demo(quick, PLAN, render=page)
+    (quick / "left-over").touch()
+    run_demo(quick, replace(PLAN, seed=5), render=page)
+    assert (quick / REPORT_FILE).read_text(encoding="utf-8") == "<html>5</html>"
+    assert not (quick / "left-over").exists()
+    assert [entry.name for entry in quick.parent.iterdir()] == ["demo"]
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, RunError("no")])
+def test_an_interrupt_leaves_the_old_demo_or_nothing(quick: Path, stopped: Any) -> None:
+    def broken(results: Mapping[str, Any]) -> str:
+        raise stopped
+
+    kind = stopped if isinstance(stopped, type) else type(stopped)
+    with pytest.raises(kind):
+        run_demo(quick, PLAN, render=broken)
+    assert list(quick.parent.iterdir()) == []
+    run_demo(quick, PLAN, render=page)
+    with pytest.raises(kind):
+        run_demo(quick, replace(PLAN, seed=5), render=broken)
+    assert (quick / REPORT_FILE).read_text(encoding="utf-8") == "<html>0</html>"
+    assert [entry.name for entry in quick.parent.iterdir()] == ["demo"]
+
+
+def test_a_demo_that_was_killed_can_be_replaced(quick: Path) -> None:
+    quick.mkdir()
+    (quick / MARKER).touch()
+    (quick / "world").mkdir()
+    run_demo(quick, PLAN, render=page)
+    assert (quick / REPORT_FILE).exists()
+
+
+def test_somebody_elses_folder_stays(quick: Path) -> None:
+    quick.mkdir()
+    (quick / "thesis.tex").touch()
+    with pytest.raises(DataError, match=f"not a demo's folder .it has no {MARKER}."):
+        run_demo(quick, PLAN, render=page)
+    assert [entry.name for entry in quick.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_no_folder(quick: Path) -> None:
+    quick.write_text("mine")
+    with pytest.raises(DataError, match="not a demo's folder"):
+        run_demo(quick, PLAN, render=page)
+    with pytest.raises(DataError, match="cannot write"):
+        run_demo(quick / "below", PLAN, render=page)
+    assert quick.read_text() == "mine"
+
+
+def test_two_demos_do_not_write_in_one_folder(quick: Path) -> None:
+    run_demo(quick, PLAN, render=page)
+    with FileLock(quick / ".lock"), pytest.raises(RunError, match="being written by another demo"):
+        run_demo(quick, replace(PLAN, seed=5), render=page)
+    assert (quick / REPORT_FILE).read_text(encoding="utf-8") == "<html>0</html>"
+    assert [entry.name for entry in quick.parent.iterdir()] == ["demo"]
+
+
+def test_a_world_that_cannot_be_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="users"):
+        run_demo(tmp_path / "demo", replace(PLAN, users=3), render=page)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from metammf.report import words
+
+
+def outcome(results: dict[str, Any], against: str, table: str, model: str, difference: float, p: float) -> None:
+    """Rewrite one comparison."""
+    (row,) = words.pick(results, against, table, model)
+    row |= {"mean_a": 0.2 + difference, "mean_b": 0.2, "difference": difference, "p_adjusted": p}
+
+
+@pytest.mark.parametrize(
+    ("mf", "gcn", "says"),
+    [
+        ((0.02, 0.001), (0.01, 0.01), "A fusion network for every clip beats one network for all clips"),
+        ((-0.02, 0.001), (-0.01, 0.01), "One fusion network for all clips beats a network for every clip"),
+        ((0.02, 0.4), (-0.01, 0.06), "A fusion network for every clip and one for all clips come out level"),
+        (
+            (0.02, 0.001),
+            (-0.01, 0.01),
+            "A network for every clip: ahead of static fusion on MF and behind static fusion on GCN",
+        ),
+        (
+            (0.02, 0.2),
+            (0.01, 0.01),
+            "A network for every clip: ahead of static fusion on GCN and level with static fusion on MF",
+        ),
+    ],
+)
+def test_the_headline_follows_the_tests(
+    results: dict[str, Any], mf: tuple[float, float], gcn: tuple[float, float], says: str
+) -> None:
+    outcome(results, "static", "all", "metammf-mf", *mf)
+    outcome(results, "static", "all", "metammf-gcn", *gcn)
+    assert words.headline(results) == says
+
+
+def test_a_defeat_is_told_as_one(results: dict[str, Any]) -> None:
+    outcome(results, "static", "all", "metammf-mf", -0.02, 0.004)
+    outcome(results, "static", "all", "metammf-gcn", 0.01, 0.5)
+    told = words.findings(results)[0].replace("\u00a0", " ")
+    assert "MetaMMF_MF is behind its static twin (0.1800 against 0.2000, −10.0%; p = 0.004)" in told
+    assert "MetaMMF_GCN cannot be told apart from its static twin (0.2100 against 0.2000, +5.0%; p = 0.50)" in told
+
+
+@pytest.mark.parametrize(
+    ("difference", "says"), [(0.1, "Content counts: every fusion"), (-0.1, "Content does not show: no fusion")]
+)
+def test_content_counts_only_where_noise_is_beaten(results: dict[str, Any], difference: float, says: str) -> None:
+    for model in ("metammf-mf", "metammf-gcn", "static-mf", "static-gcn"):
+        for table in ("all", "cold_among_all"):
+            outcome(results, "placebo", table, model, difference, 0.001)
+    assert any(told.startswith(says) for told in words.findings(results))
+    outcome(results, "placebo", "all", "metammf-mf", -difference, 0.001)
+    assert any(told.startswith("Content counts in part") for told in words.findings(results))
+
+
+@pytest.mark.parametrize(
+    ("r", "says"), [(0.8, "follows closely"), (0.5, "follows how"), (0.3, "follows loosely"), (-0.1, "does not tell")]
+)
+def test_recovery_is_told_by_its_strength(results: dict[str, Any], r: float, says: str) -> None:
+    for model in results["models"]:
+        if model["role"] == "dynamic":
+            model["recovery"]["pearson"]["mean"] = r
+    assert any(says in told for told in words.findings(results))
+
+
+def test_without_placebos_nothing_is_said_of_them(results: dict[str, Any]) -> None:
+    results["models"] = [model for model in results["models"] if model["role"] != "placebo"]
+    results["comparisons"] = [row for row in results["comparisons"] if row["against"] != "placebo"]
+    told = " ".join(words.findings(results)) + " ".join(card["label"] for card in words.cards(results))
+    assert "noise" not in told
+
+
+def test_the_best_model_may_be_a_control(results: dict[str, Any]) -> None:
+    (ease,) = (model for model in results["models"] if model["key"] == "ease")
+    ease["tables"]["all"]["ndcg@20"] = {"mean": 0.99, "std": 0.0}
+    assert words.findings(results)[-1].startswith("Best of all over all test clips: EASE, NDCG@20 0.9900;")
+
+
+def test_changes_are_shares_multiples_or_plain() -> None:
+    def row(a: float, b: float) -> dict[str, Any]:
+        return {"mean_a": a, "mean_b": b, "difference": a - b}
+
+    assert words.change(row(0.22, 0.2)) == "+10.0%"
+    assert words.change(row(0.18, 0.2)) == "−10.0%"
+    assert words.change(row(0.2, 0.01)) == "20 times as much"
+    assert words.change(row(0.2, 0.0)) == "+0.2000"
+
+
+def test_p_values_and_spreads() -> None:
+    shown = [words.p_value(p).replace("\u00a0", " ") for p in (0.0001, 0.0123, 0.5)]
+    assert shown == ["p < 0.001", "p = 0.012", "p = 0.50"]
+    assert words.with_spread({"mean": 0.12345, "std": 0.0}) == "0.1235"
+    assert words.with_spread({"mean": 0.12345, "std": 0.01}) == "0.1235 ± 0.0100"
+    assert words.with_spread(None) == "–"
