@@ -85,11 +85,3 @@ def test_every_command_is_in_the_readme():
         r"^#{2,3} (metammf [a-z ]+)$", (ROOT / "docs" / "cli.md").read_text("utf-8"), re.MULTILINE
     ):
         assert command == "metammf data" or f"`{command}" in text, command
-
-
-def test_recipes_are_all_described():
-    from metammf.experiments.config import recipe_names
-
-    text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
-    for name in recipe_names():
-        assert f"`{name}`" in text, name
