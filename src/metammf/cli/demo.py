@@ -27,7 +27,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
     require_extra("the report")
     show_warnings()
     command = f"metammf demo --seed {seed}" + (f" --out {shlex.quote(str(out))}" if out != Path("demo") else "")
-    with bar("[bold]training[/bold]") as progress:
+    with bar("training") as progress:
         task = progress.add_task("models", total=None, note="generating a world")
 
         def show(done: int, total: int, what: str) -> None:
