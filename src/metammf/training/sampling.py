@@ -101,17 +101,20 @@ class NegativeSampler:
 
         Returns:
             The distinct items, and for each the log of how often it came over how often it was expected to come: what
-            its score is to be corrected by. With a count of 0, every item and no correction.
+            its score is to be corrected by. With a count of 0, or of as many as there are, every item and no correction.
         """
-        if not count:
+        if self._is_all(count):
             return self.candidates, torch.zeros(len(self.candidates), device=self.device)
         items, times = torch.unique(self._draw(count, generator), return_counts=True)
         expected = count * self.shares[torch.searchsorted(self.candidates, items)]
         return items, (times / expected).log().float()
 
+    def _is_all(self, count: int) -> bool:
+        return not count or count >= len(self.candidates)
+
     def log_expected(self, items: Int[Tensor, " batch"], count: int) -> Float[Tensor, " batch"]:
-        """Return the log of how often these items are expected among `count` draws; zero for a count of 0."""
-        if not count:
+        """Return the log of how often these items are expected among `count` draws; zero where every item is taken."""
+        if self._is_all(count):
             return torch.zeros(len(items), device=self.device)
         return (count * self.shares[torch.searchsorted(self.candidates, items)]).log().float()
 

@@ -1,0 +1,263 @@
+"""Measure every recipe on every real data set: one JSON a data set, recipe and seed, under ``results/``.
+
+    python scripts/measure.py                     everything that is missing, two runs at a time
+    python scripts/measure.py --only tiktok       one data set
+    python scripts/measure.py --list              what there is and what is missing
+
+A result that is there, made by the same config on the same data, is not made again; a run that was cut off goes on from its
+checkpoint. The test part is read once a run, at its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metammf.evaluation.result import Evaluation
+    from metammf.experiments.run import Run
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+RUNS = ROOT / "runs" / "results"
+DATASETS = ROOT / "datasets"
+PER_USER = ("recall@20", "ndcg@20", "cold_among_all/ndcg@20", "warm/ndcg@20")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A data set under one protocol.
+
+    Args:
+        name: Of the results' folder.
+        source: Folder of the real data.
+        recipes: Recipe -> placebos to run it with beside the real features.
+        settings: On top of every recipe's.
+        seen: Masking of the test part.
+        split_follows_seed: Whether each seed draws a split of its own.
+    """
+
+    name: str
+    source: str
+    recipes: dict[str, tuple[str, ...]]
+    settings: tuple[str, ...] = ()
+    seen: str = "train"
+    split_follows_seed: bool = False
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    bench: str
+    recipe: str
+    placebo: str | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Recipe and placebo."""
+        return self.recipe + (f"+{self.placebo}" if self.placebo else "")
+
+    @property
+    def result(self) -> Path:
+        """Where the result is."""
+        return RESULTS / self.bench / f"{self.name}-{self.seed}.json"
+
+
+SOLVED = ("popularity", "p3", "ease")
+CONTROLS: dict[str, tuple[str, ...]] = dict.fromkeys(SOLVED, ())
+FUSED: dict[str, tuple[str, ...]] = {
+    "lightgcn": (),
+    "metammf-lightgcn": ("noise",),
+    "static-lightgcn": ("noise",),
+}
+COLD: dict[str, tuple[str, ...]] = {
+    "lightgcn-cold": (),
+    "metammf-cold": ("noise",),
+    "metammf-cold-cp": (),
+    "static-cold": ("noise",),
+}
+PAPER: dict[str, tuple[str, ...]] = {
+    "metammf-mf": ("noise",),
+    "static-mf": ("noise",),
+    "metammf-gcn": ("noise",),
+    "static-gcn": ("noise",),
+}
+BENCHES = {
+    bench.name: bench
+    for bench in (
+        Bench("tiktok", "tiktok", CONTROLS | FUSED | PAPER),
+        Bench("lfm2k-cold", "lfm2k", CONTROLS | COLD, ("split.method=cold-item",), split_follows_seed=True),
+        Bench("lfm2k", "lfm2k", CONTROLS | COLD),
+        Bench(
+            "movielens-small",
+            "movielens-small",
+            CONTROLS | dict.fromkeys(("lightgcn-cold", "metammf-cold", "static-cold"), ()),
+            ("split.method=user-time",),
+            seen="train+validation",
+        ),
+    )
+}
+
+
+def jobs(only: str | None) -> list[Job]:
+    """Return all runs, those of the first seed first."""
+    found = [
+        Job(bench.name, recipe, placebo, seed)
+        for bench in BENCHES.values()
+        if only in (None, bench.name)
+        for recipe, placebos in bench.recipes.items()
+        for placebo in (None, *placebos)
+        for seed in (bench.seeds[:1] if recipe in SOLVED and not bench.split_follows_seed else bench.seeds)
+    ]
+    return sorted(found, key=lambda job: job.seed)
+
+
+def data_folder() -> Path:
+    """Return where the real data sets lie: METAMMF_DATA, else beside the checkout."""
+    return Path(os.environ.get("METAMMF_DATA", ROOT.parent / "shared" / "data"))
+
+
+def prepare(bench: Bench) -> Path:
+    """Import the data set where that is not done yet, and return its folder."""
+    from metammf import import_dataset, save_dataset
+
+    folder = DATASETS / bench.source
+    if not (folder / "dataset.json").is_file():
+        save_dataset(import_dataset(data_folder() / bench.source), folder)
+    return folder
+
+
+def run(job: Job, threads: int) -> None:
+    """Train, evaluate and write the result of one job."""
+    import torch
+
+    from metammf.experiments.config import merge, parse_settings
+    from metammf.experiments.evaluating import evaluate_run
+    from metammf.experiments.run import RunOptions, train_run
+    from metammf.files import read_json, write_json
+
+    torch.set_num_threads(threads)
+    bench = BENCHES[job.bench]
+    data = prepare(bench)
+    settings = parse_settings(bench.settings)
+    if bench.split_follows_seed:
+        settings["split.seed"] = job.seed
+    merged = merge(job.recipe, settings, {"seed": job.seed, "placebo": job.placebo})
+    trained = train_run(
+        merged, data, RUNS / job.bench / f"{job.name}-{job.seed}", RunOptions(device="cpu", resume=True)
+    )
+    test = evaluate_run(trained, part="test", seen=bench.seen)  # type: ignore[arg-type]
+    validation = evaluate_run(trained, part="validation")
+    result = {
+        "job": asdict(job) | {"name": job.name},
+        "run": {key: trained.record[key] for key in ("config", "fingerprint", "split", "seconds", "epochs")}
+        | {"data": trained.record["data"]["files"]},
+        "environment": read_json(trained.path / "environment.json"),
+        "cost": _cost(trained),
+        "test": test.to_dict(),
+        "validation": validation.to_dict(),
+        "test_per_user": _per_user(test),
+    }
+    write_json(job.result, result)
+
+
+def _cost(trained: Run) -> dict[str, Any]:
+    import json
+
+    log = trained.path / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    seconds = sorted(line["seconds"] for line in lines)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "epochs": len(lines),
+        "median_epoch_seconds": seconds[len(seconds) // 2] if seconds else None,
+        "peak_resident_mib": round(peak, 1),
+    }
+
+
+def _per_user(test: Evaluation) -> dict[str, Any]:
+    """The values that paired tests need, by user id, zeros left out and told apart from users not in the table."""
+    frame = test.per_user
+    found: dict[str, Any] = {}
+    for column in PER_USER:
+        if column in frame.columns:
+            rows = frame.filter(frame[column].is_not_null())
+            hits = rows.filter(rows[column] > 0)
+            values = {str(user): round(value, 6) for user, value in hits.select("user_id", column).iter_rows()}
+            found[column] = {"num_users": rows.height, "values": values}
+    return found
+
+
+@dataclass
+class Outcome:
+    """What became of the jobs."""
+
+    failed: list[Job] = field(default_factory=list)
+
+
+def _is_there(job: Job) -> bool:
+    return job.result.is_file()
+
+
+def schedule(todo: list[Job], at_once: int, threads: int) -> Outcome:
+    """Run jobs in processes of their own, a few at a time."""
+    outcome = Outcome()
+
+    def one(job: Job) -> None:
+        words = [job.bench, job.recipe, str(job.seed), *([job.placebo] if job.placebo else [])]
+        print(f"start {' '.join(words)}", flush=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "--threads", str(threads), "--one", *words],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            outcome.failed.append(job)
+            print(f"FAILED {' '.join(words)}\n{done.stderr[-2000:]}", flush=True)
+        else:
+            print(f"done  {' '.join(words)}", flush=True)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(one, todo))
+    return outcome
+
+
+def main() -> None:
+    """Read the options and do what they say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(BENCHES), help="one data set")
+    parser.add_argument("--recipe", action="append", help="these recipes alone; may be repeated")
+    parser.add_argument("--at-once", type=int, default=2, help="runs at a time (2)")
+    parser.add_argument("--threads", type=int, default=1, help="threads a run (1)")
+    parser.add_argument("--list", action="store_true", help="say what is there and what is missing")
+    parser.add_argument("--one", nargs="+", metavar="WORD", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        bench, recipe, seed, *placebo = options.one
+        run(Job(bench, recipe, placebo[0] if placebo else None, int(seed)), options.threads)
+        return
+    chosen = [job for job in jobs(options.only) if not options.recipe or job.recipe in options.recipe]
+    if options.list:
+        for job in chosen:
+            print(f"{'there  ' if _is_there(job) else 'missing'} {job.bench} {job.name} {job.seed}")
+        return
+    for bench in {job.bench for job in chosen}:
+        prepare(BENCHES[bench])
+    outcome = schedule([job for job in chosen if not _is_there(job)], options.at_once, options.threads)
+    if outcome.failed:
+        raise SystemExit(f"{len(outcome.failed)} runs failed; run this again to go on")
+
+
+if __name__ == "__main__":
+    main()
