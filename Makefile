@@ -7,7 +7,7 @@
 #   make clean      remove what these made: .venv, demo, caches, builds
 #
 # PYTHON       the interpreter that .venv is made with (python3)
-# PIP_ARGS     options of the installation of torch, for a wheel index of yours: PIP_ARGS="--index-url ..."
+# PIP_ARGS     options of the installation of torch, such as one that names a wheel index of yours
 # PYTEST_ARGS  options of pytest
 
 PYTHON ?= python3

@@ -11,6 +11,7 @@ checkpoint. The test part is read once a run, at its end.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import resource
 import subprocess
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metammf.evaluation.result import Evaluation
+    from metammf.experiments.config import Merged
     from metammf.experiments.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -137,11 +139,21 @@ def prepare(bench: Bench) -> Path:
     return folder
 
 
+def asked(job: Job) -> Merged:
+    """Return the config of a job, as its recipe stands now."""
+    from metammf.experiments.config import merge, parse_settings
+
+    bench = BENCHES[job.bench]
+    settings = parse_settings(bench.settings)
+    if bench.split_follows_seed:
+        settings["split.seed"] = job.seed
+    return merge(job.recipe, settings, {"seed": job.seed, "placebo": job.placebo})
+
+
 def run(job: Job, threads: int) -> None:
     """Train, evaluate and write the result of one job."""
     import torch
 
-    from metammf.experiments.config import merge, parse_settings
     from metammf.experiments.evaluating import evaluate_run
     from metammf.experiments.run import RunOptions, train_run
     from metammf.files import read_json, write_json
@@ -149,13 +161,11 @@ def run(job: Job, threads: int) -> None:
     torch.set_num_threads(threads)
     bench = BENCHES[job.bench]
     data = prepare(bench)
-    settings = parse_settings(bench.settings)
-    if bench.split_follows_seed:
-        settings["split.seed"] = job.seed
-    merged = merge(job.recipe, settings, {"seed": job.seed, "placebo": job.placebo})
-    trained = train_run(
-        merged, data, RUNS / job.bench / f"{job.name}-{job.seed}", RunOptions(device="cpu", resume=True)
-    )
+    merged = asked(job)
+    # A recipe that has changed since gets a folder of its own.
+    digest = hashlib.sha256(merged.config.model_dump_json().encode()).hexdigest()[:8]
+    folder = RUNS / job.bench / f"{job.name}-{job.seed}-{digest}"
+    trained = train_run(merged, data, folder, RunOptions(device="cpu", resume=True))
     test = evaluate_run(trained, part="test", seen=bench.seen)  # type: ignore[arg-type]
     validation = evaluate_run(trained, part="validation")
     result = {
@@ -205,8 +215,11 @@ class Outcome:
     failed: list[Job] = field(default_factory=list)
 
 
-def _is_there(job: Job) -> bool:
-    return job.result.is_file()
+def is_there(job: Job) -> bool:
+    """Tell whether there is a result of the job, of its recipe as it stands now."""
+    from metammf.files import read_json
+
+    return job.result.is_file() and read_json(job.result)["run"]["config"] == asked(job).config.model_dump(mode="json")
 
 
 def schedule(todo: list[Job], at_once: int, threads: int) -> Outcome:
@@ -250,11 +263,11 @@ def main() -> None:
     chosen = [job for job in jobs(options.only) if not options.recipe or job.recipe in options.recipe]
     if options.list:
         for job in chosen:
-            print(f"{'there  ' if _is_there(job) else 'missing'} {job.bench} {job.name} {job.seed}")
+            print(f"{'there  ' if is_there(job) else 'missing'} {job.bench} {job.name} {job.seed}")
         return
     for bench in {job.bench for job in chosen}:
         prepare(BENCHES[bench])
-    outcome = schedule([job for job in chosen if not _is_there(job)], options.at_once, options.threads)
+    outcome = schedule([job for job in chosen if not is_there(job)], options.at_once, options.threads)
     if outcome.failed:
         raise SystemExit(f"{len(outcome.failed)} runs failed; run this again to go on")
 

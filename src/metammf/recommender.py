@@ -18,8 +18,9 @@ from metammf.data.interactions import Interactions
 from metammf.data.splitting import Development
 from metammf.errors import ConfigError, DataError
 from metammf.explanation import Explainable, item_contributions, pair_contributions
-from metammf.models.base import ContentModel, FallbackScorer, Model, VectorScorer
+from metammf.models.base import ContentModel, Model
 from metammf.models.content_table import content_of
+from metammf.models.scorers import FallbackScorer, VectorScorer
 from metammf.ranking.topk import rank_batches, top_k
 
 if TYPE_CHECKING:

@@ -26,8 +26,9 @@ from metammf.data.interactions import Interactions
 from metammf.data.splitting import Development
 from metammf.errors import DataError, MetaMMFError, RunError
 from metammf.files import atomic_folder, read_json, write_json
-from metammf.models.base import Inputs, Model, Scorer, VectorScorer
+from metammf.models.base import Inputs, Model, Scorer
 from metammf.models.registry import model_config, model_type
+from metammf.models.scorers import VectorScorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

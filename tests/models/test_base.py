@@ -8,11 +8,12 @@ import torch
 
 from metammf.data.features import ItemFeatures
 from metammf.models import base, content_table
-from metammf.models.base import FallbackScorer, Inputs, VectorScorer, finished_scorer
+from metammf.models.base import Inputs
 from metammf.models.content_table import ContentTable, content_of
 from metammf.models.lightgcn import LightGCN, LightGCNConfig
 from metammf.models.metammf import MetaMMF, MetaMMFConfig
 from metammf.models.mf import MF, MFConfig
+from metammf.models.scorers import FallbackScorer, VectorScorer, finished_scorer
 from metammf.nn.graph import BipartiteGraph
 from metammf.testing.data import taste_groups
 

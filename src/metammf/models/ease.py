@@ -14,8 +14,9 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from metammf.errors import ConfigError
-from metammf.models.base import MatrixRowScorer, Scorer, SolvedModel
+from metammf.models.base import Scorer, SolvedModel
 from metammf.models.config import ModelConfig, Search
+from metammf.models.scorers import MatrixRowScorer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from metammf.models.base import Inputs, NodeModel, init_free_vectors
 from metammf.models.config import ModelConfig, Search
+from metammf.models.nodes import NodeModel, init_free_vectors
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+    from metammf.models.base import Inputs
     from metammf.nn.backbone import Backbone
 
 

@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from metammf.errors import ConfigError
-from metammf.models.base import Inputs, ItemIds, NodeModel
 from metammf.models.config import ModelConfig, Search
+from metammf.models.nodes import ItemIds, NodeModel
 from metammf.nn.backbone import Backbone, BackboneKind, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.content import Content, ContentScaler, FeatureScaling
 from metammf.nn.fusion import FusionKind, make_fusion
@@ -22,6 +22,8 @@ from metammf.nn.neighbours import ContentNeighbours
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+
+    from metammf.models.base import Inputs
 
 _STATISTICS_ROWS = 100_000
 

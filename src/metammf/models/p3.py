@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from metammf.models.base import MatrixRowScorer, Scorer, SolvedModel
+from metammf.models.base import Scorer, SolvedModel
 from metammf.models.config import ModelConfig, Search
+from metammf.models.scorers import MatrixRowScorer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,7 +26,7 @@ class TrainingConfig(Config):
     num_negatives: Positive = 5
     """Negatives of each positive, for "bpr" and "bce"."""
     shared_negatives: Annotated[int, Field(ge=0), Search(64, 2048, log=True)] = 512
-    """Negatives that all positives of a step share, for "softmax"; 0, or as many as there are, takes every item (full softmax)."""
+    """Negatives that all positives of a step share, for "softmax"; 0, or as many as there are, takes every item."""
     negative_sampling: Literal["uniform", "popularity"] = "uniform"
     """What negatives are drawn by, among the items with a train interaction; never a train positive of the user."""
     popularity_exponent: Annotated[float, Field(ge=0, le=1)] = 0.75

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from metammf.errors import ConfigError
-from metammf.models.base import Inputs, Model, finished_scorer
+from metammf.models.base import Inputs, Model
 from metammf.models.registry import model_type
+from metammf.models.scorers import finished_scorer
 from metammf.recommender import Recommender
 from metammf.training.config import TrainingConfig
 from metammf.training.loop import CheckpointFile, Listener, Precision, Trainer

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metammf.errors import ConfigError, NonFiniteLossError, RunError
 from metammf.evaluation.evaluate import validation_metrics
-from metammf.models.base import FallbackScorer, finished_scorer
+from metammf.models.scorers import FallbackScorer, finished_scorer
 from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, save_checkpoint
 from metammf.training.objectives import draw_batch
 from metammf.training.sampling import NegativeSampler

@@ -1,0 +1,152 @@
+"""Models of the common shape: inputs of the nodes, then a backbone over them. U users, N items, D width."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from metammf.models.base import Inputs, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaxtyping import Bool, Float, Int
+
+    from metammf.nn.backbone import Backbone
+    from metammf.nn.graph import Neighbourhoods
+
+_CHUNK_ROWS = 8192
+
+
+def init_free_vectors(table: nn.Embedding, std: float | None) -> None:
+    """Draw free vectors: normal of this standard deviation, or Glorot's."""
+    if std is None:
+        nn.init.xavier_normal_(table.weight)
+    else:
+        nn.init.normal_(table.weight, std=std)
+
+
+class ItemIds(nn.Module):
+    """Free id vectors of the items, and the one row that stands for an item that has none.
+
+    An item without a train interaction would keep the noise that it was drawn with; it gets the "unknown" row, which is
+    trained by giving it to other items at random (id dropout).
+
+    Args:
+        num_items: N.
+        dim: Width.
+        cold: Items without a train interaction, (N,).
+        dropout: Share of the items that get the unknown row at a training step.
+        init_std: Standard deviation of the rows at the start; None for Glorot's.
+    """
+
+    cold: Tensor
+
+    def __init__(self, num_items: int, dim: int, cold: Tensor, dropout: float, init_std: float | None = None) -> None:
+        super().__init__()
+        self.table = nn.Embedding(num_items, dim)
+        self.unknown = nn.Parameter(torch.zeros(dim))
+        self.dropout = dropout
+        self.register_buffer("cold", cold.clone(), persistent=False)
+        init_free_vectors(self.table, init_std)
+
+    def forward(
+        self, items: Int[Tensor, " batch"], isolated: Bool[Tensor, " num_items"] | None = None
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the rows of these items, the unknown row where there is none, it was dropped, or the item is isolated."""
+        lacking = self.cold[items]
+        if self.training and isolated is not None:
+            lacking = lacking | isolated[items]
+        if self.training and self.dropout:
+            lacking = lacking | (torch.rand(len(items), device=items.device) < self.dropout)
+        return torch.where(lacking.unsqueeze(1), self.unknown, self.table(items))
+
+
+class NodeModel(Model):
+    """A model of the common shape: inputs of the nodes, then a backbone over them.
+
+    Args:
+        inputs: Counts.
+        dim: Width of the users' vectors.
+        backbone: What is done to the inputs.
+        normalize: Whether scores are cosines rather than dot products.
+        hide_targets: Whether a step's positives are left out of the graph that predicts them.
+        edge_dropout: Share of all edges that a step leaves out as well.
+        simulated_cold: Share of the items that a step leaves without edges and ids, so that the path of an item that is
+            new is trained at the job that it will have.
+        init_std: Standard deviation of the free vectors at the start; None for Glorot's.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        dim: int,
+        backbone: Backbone,
+        *,
+        normalize: bool = False,
+        hide_targets: bool = False,
+        edge_dropout: float = 0.0,
+        simulated_cold: float = 0.0,
+        init_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_users, self.num_items = inputs.num_users, inputs.num_items
+        self.user_table = nn.Embedding(inputs.num_users, dim)
+        init_free_vectors(self.user_table, init_std)
+        self.backbone = backbone
+        self.normalize = normalize
+        self.hide_targets = hide_targets
+        self.edge_dropout = edge_dropout
+        self.simulated_cold = simulated_cold
+        self.isolated: Tensor | None = None
+        self._graph: Neighbourhoods | None = None
+
+    @abstractmethod
+    def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+        """Return what enters the backbone for these items."""
+
+    def begin_step(self, users: Int[Tensor, " batch"], positives: Int[Tensor, " batch"]) -> None:
+        """Draw the items that are cold in this step, and leave out what it is to predict."""
+        self.isolated, self._graph = None, None
+        if self.simulated_cold:
+            self.isolated = torch.rand(self.num_items, device=users.device) < self.simulated_cold
+        if self.backbone.graph is not None and (self.hide_targets or self.edge_dropout or self.simulated_cold):
+            edges = (users, positives) if self.hide_targets else None
+            self._graph = self.backbone.graph.without(edges, self.isolated, share=self.edge_dropout)
+
+    def finish(self, vectors: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return the vectors as they are scored."""
+        return nn.functional.normalize(vectors, dim=1) if self.normalize else vectors
+
+    def forward(
+        self, users: Int[Tensor, " users"], items: Int[Tensor, " items"]
+    ) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
+        """Return the vectors of these nodes; a backbone that propagates computes all and picks."""
+        if not self.backbone.propagates:
+            user_vectors, item_vectors = self.backbone(self.user_table(users), self.in_chunks(self.item_inputs, items))
+        else:
+            user_vectors, item_vectors = self.propagate(self.in_chunks(self.item_inputs, self.all_items(items.device)))
+            user_vectors, item_vectors = user_vectors[users], item_vectors[items]
+        return self.finish(user_vectors), self.finish(item_vectors)
+
+    def propagate(self, inputs: Float[Tensor, "num_items dim"]) -> tuple[Tensor, Tensor]:
+        """Run the backbone over all nodes; in training, over the graph of this step."""
+        return self.backbone(self.user_table.weight, inputs, self._graph if self.training else None)
+
+    def all_items(self, device: torch.device) -> Int[Tensor, " num_items"]:
+        """Return the indices of all items."""
+        return torch.arange(self.num_items, device=device)
+
+    @staticmethod
+    def in_chunks(compute: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
+        """Compute rows of many items; outside training in chunks.
+
+        Nothing is kept for a backward pass there, so the widths of hidden layers need not meet the number of items in one
+        tensor.
+        """
+        if torch.is_grad_enabled() or len(items) <= _CHUNK_ROWS:
+            return compute(items)
+        return torch.cat([compute(chunk) for chunk in torch.split(items, _CHUNK_ROWS)])

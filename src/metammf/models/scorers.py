@@ -1,0 +1,101 @@
+"""Finished scorers: all that evaluation and serving see of a model. B users, N items, D width."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from scipy import sparse
+
+    from metammf.data.interactions import Interactions
+    from metammf.models.base import Model, Scorer
+
+
+class VectorScorer:
+    """Score by dot product.
+
+    Args:
+        users: (U, D).
+        items: (N, D).
+        rankable: Items that can be recommended, (N,), or None for all.
+    """
+
+    def __init__(self, users: Tensor, items: Tensor, rankable: Tensor | None = None) -> None:
+        # One memory layout, so that a product gives the same bits before and after a round trip to disk.
+        self.users, self.items, self.rankable = users.contiguous(), items.contiguous(), rankable
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.items)
+
+    def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
+        """Return the dot products of these users' vectors with all items'."""
+        scores = self.users[users.to(self.users.device)] @ self.items.T
+        return scores if self.rankable is None else scores.masked_fill_(~self.rankable, -torch.inf)
+
+
+class FallbackScorer:
+    """Score users without a train interaction by popularity: nothing was learned of them.
+
+    Args:
+        scorer: For everybody else.
+        train: The train interactions.
+    """
+
+    def __init__(self, scorer: Scorer, train: Interactions) -> None:
+        self.scorer = scorer
+        self.unknown = torch.from_numpy(train.user_counts == 0)
+        self.popularity = torch.zeros(scorer.num_items)
+        self.popularity[: train.num_items] = torch.as_tensor(train.item_counts, dtype=torch.float32)
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return self.scorer.num_items
+
+    def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
+        """Return the scores of all items for these users."""
+        scores = self.scorer.scores(users)
+        unknown = self.unknown[users.cpu()]
+        if unknown.any():
+            rows = unknown.to(scores.device)
+            # What cannot be recommended to anybody stays so.
+            scores[rows] = torch.where(scores[rows] == -torch.inf, -torch.inf, self.popularity.to(scores))
+        return scores
+
+
+def finished_scorer(model: Model, train: Interactions) -> VectorScorer:
+    """Return the scorer of a model as it stands; a model of ids alone cannot recommend items that it has no id for."""
+    users, items = model.vectors()
+    rankable = None if model.content_aware else torch.from_numpy(train.item_counts > 0).to(items.device)
+    return VectorScorer(users, items, rankable)
+
+
+class MatrixRowScorer(ABC):
+    """Shared by the solved models that score by products of SciPy matrices.
+
+    Args:
+        matrix: Binary train matrix, (U, N).
+    """
+
+    def __init__(self, matrix: sparse.csr_array) -> None:
+        self.matrix = matrix
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return int(self.matrix.shape[1])
+
+    @abstractmethod
+    def rows(self, history: sparse.csr_array) -> Any:
+        """Return scores (B, N), dense, from the users' rows of the train matrix."""
+
+    def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
+        """Return the scores of all items for these users."""
+        return torch.as_tensor(self.rows(self.matrix[users.cpu().numpy()]), dtype=torch.float32)
