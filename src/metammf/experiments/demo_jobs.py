@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from metammf.explanation import Explainable, in_chunks, item_contributions
 from metammf.models.content_table import content_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from metammf.evaluation.result import Evaluation
     from metammf.nn.content import Content
+
+_GLANCE = 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,10 @@ def run_jobs(jobs: Sequence[Job], workers: int, done: Callable[[Outcome], None])
         MetaMMFError: whatever a job raised.
     """
     found: dict[int, Outcome] = {}
-    for place, outcome in _serial(jobs) if workers == 1 else _parallel(jobs, workers):
-        found[place] = outcome
-        done(outcome)
+    with contextlib.closing(_serial(jobs) if workers == 1 else _parallel(jobs, workers)) as outcomes:
+        for place, outcome in outcomes:
+            found[place] = outcome
+            done(outcome)
     return [found[place] for place in range(len(jobs))]
 
 
@@ -156,7 +159,7 @@ def _curve(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _serial(jobs: Iterable[Job]) -> Iterator[tuple[int, Outcome]]:
+def _serial(jobs: Iterable[Job]) -> Generator[tuple[int, Outcome]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -166,14 +169,18 @@ def _serial(jobs: Iterable[Job]) -> Iterator[tuple[int, Outcome]]:
         torch.set_num_threads(threads)
 
 
-def _parallel(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Outcome]]:
+def _parallel(jobs: Sequence[Job], workers: int) -> Generator[tuple[int, Outcome]]:
     with _pool(workers) as pool:
         places = {pool.submit(run_job, job): place for place, job in enumerate(jobs)}
+        pending = set(places)
         try:
-            for future in as_completed(places):
-                yield places[future], future.result()
+            while pending:
+                # Polars restarts system calls that a signal interrupts, so that a wait without end would not hear of one.
+                finished, pending = wait(pending, timeout=_GLANCE, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield places[future], future.result()
         except BrokenProcessPool as error:
-            raise RunError("a training process died; is there enough memory? Try fewer workers") from error
+            raise RunError("a training process died; is there enough memory?") from error
 
 
 @contextlib.contextmanager

@@ -23,7 +23,10 @@ PICTURES = (".svg", ".png", ".pdf", ".html")
 Width = int | Literal["container"]
 Rows = list[dict[str, Any]]
 
-_CONTRIBUTIONS = {"leave_one_out": "left out", "gradient_x_input": "gradient × input"}
+_CONTRIBUTIONS = {
+    "leave_one_out": "what goes when the modality is left out",
+    "gradient_x_input": "gradient × input",
+}
 _DISTRIBUTIONS = {"altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2"}
 
 
@@ -136,7 +139,12 @@ def contributions_chart(frame: pl.DataFrame, about: str, *, width: Width = 420) 
     shares = alt.Chart(_data(rows), width=width, height={"step": 30})
     bars = shares.mark_bar(cornerRadiusEnd=2).encode(
         place,
-        alt.X("share:Q", title="share of the whole (modality left out)", axis=alt.Axis(format="%"), scale=_unit(alt)),
+        alt.X(
+            "share:Q",
+            title="share of what goes when each is left out",
+            axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1], labelFlush=False),
+            scale=_unit(alt),
+        ),
         colour,
         tooltip=["modality:N", alt.Tooltip("share:Q", format=".1%")],
     )
@@ -148,7 +156,7 @@ def contributions_chart(frame: pl.DataFrame, about: str, *, width: Width = 420) 
         .mark_bar(cornerRadiusEnd=2)
         .encode(
             place,
-            alt.X(f"{column}:Q", title=title),
+            alt.X(f"{column}:Q", title=title, axis=alt.Axis(tickCount=5, labelFlush=False)),
             colour,
             tooltip=["modality:N", alt.Tooltip(f"{column}:Q", format=".4f")],
         )

@@ -168,7 +168,7 @@ def _tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         for table, metric in columns:
             cell = model["tables"][table].get(metric)
             top = cell is not None and model["role"] != "placebo" and cell["mean"] == best[table, metric]
-            cells.append({"text": words.with_spread(cell), "value": cell["mean"] if cell else -1, "best": top})
+            cells.append({"shown": cell, "value": cell["mean"] if cell else -1, "best": top})
         rows.append({"model": model, "colour": model_colours([model["key"]])[0], "cells": cells})
     return rows
 

@@ -31,10 +31,8 @@ def signed(value: float) -> str:
     return f"{value:+.4f}".replace("-", "−")
 
 
-def with_spread(cell: Mapping[str, float] | None) -> str:
-    """Mean and deviation; a dash where there is nothing."""
-    if cell is None:
-        return "–"
+def with_spread(cell: Mapping[str, float]) -> str:
+    """Mean and standard deviation, where there is one."""
     return number(cell["mean"]) + (f" ± {cell['std']:.4f}" if cell["std"] else "")
 
 
@@ -131,7 +129,9 @@ def _content(results: Mapping[str, Any]) -> str:
     if ahead == len(rows):
         opening = "Content counts: every fusion beats the same network fed noise in the place of its features"
     elif ahead:
+        behind = sum(verdict(row) == "behind" for row in rows)
         opening = f"Content counts in part: in {ahead} of {len(rows)} tests a fusion beats the same network fed noise"
+        opening += f", in {behind} the noise is ahead" if behind else ""
     else:
         opening = "Content does not show: no fusion beats the same network fed noise in the place of its features"
     gains = [f"{change(row)} on {TABLE_NAMES[row['table']]}" for row in rows if row["model"] == rows[0]["model"]]
