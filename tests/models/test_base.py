@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from metammf.data.features import ItemFeatures
-from metammf.models import base, content_table
+from metammf.models import content_table, nodes
 from metammf.models.base import Inputs
 from metammf.models.content_table import ContentTable, content_of
 from metammf.models.lightgcn import LightGCN, LightGCNConfig
@@ -52,7 +52,7 @@ def test_vectors_leave_the_mode_as_it_was() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = MetaMMF(MetaMMFConfig(backbone="lightgcn", embedding_dim=8, hidden_dims=(4,)), INPUTS)
     whole = model.vectors()
-    monkeypatch.setattr(base, "_CHUNK_ROWS", 3)
+    monkeypatch.setattr(nodes, "_CHUNK_ROWS", 3)
     for found, expected in zip(model.vectors(), whole, strict=True):
         torch.testing.assert_close(found, expected)
 
