@@ -1,6 +1,6 @@
 """The clips of a synthetic world: what each is about, what it looks, sounds and reads like, and its caption.
 
-N clips, M modalities, K clusters of content a modality (scenes, genres of music, topics), D latent width.
+N clips, M modalities, K clusters of content a modality (scenes, genres of music, topics), D latent width, S style width.
 """
 
 from __future__ import annotations
@@ -17,22 +17,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-LATENT_DIM = 6
+LATENT_DIM = 4
+STYLE_DIM = 4
 
 _CHUNK_ROWS = 65_536
 _MAX_CLUSTERS = 120
 
-# Concentration of the clips' mixes: well below one, so that most clips are about one modality.
+_FORMATS_PER_MODALITY = 4
+# Concentration of the formats' mixes: well below one, so that most of them are about one modality.
 _MIX_CONCENTRATION = 0.3
+# What of a clip's mix and style is its own, not its format's.
+_OWN_MIX = 0.1
+_OWN_STYLE = 0.2
 # Share of a latent's variance that its cluster's centre carries; the rest is the clip's own.
 _CENTRE_SHARE = 0.6
-# Scales within the features, against unit variance of the latent content.
-_STYLE_SCALE = 1.0
-_STYLE_NOISE = 0.1
+# Scales within the features, against unit variance of the latent content. The noise is small, since an encoder's output
+# lies near a surface of few dimensions.
+_STYLE_SCALE = 2.0
 _CURVATURE = 0.5
-_FEATURE_NOISE = 0.5
-# Spread of log popularity: a Gini near 0.6 of what is watched, as in logs of micro-videos.
-_POPULARITY_SPREAD = 1.1
+_FEATURE_NOISE = 0.1
+# Spread of log popularity: a Gini between 0.6 and 0.7 of what is watched, as in logs of micro-videos.
+_POPULARITY_SPREAD = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +46,8 @@ class Clips:
 
     Args:
         mix: How much of a clip's appeal each modality carries, rows on the simplex, shape (N, M).
+        formats: The clip's format, from which mix and style come, shape (N,); format f is mostly about modality f % M.
+        style: How that format shows, shape (N, S).
         latents: Content of each modality, unit variance an axis, shape (N, M, D).
         clusters: Cluster of that content, shape (N, M).
         centres: Centre of each cluster, shape (M, K, D).
@@ -49,6 +56,8 @@ class Clips:
     """
 
     mix: NDArray[np.float32]
+    formats: NDArray[np.int64]
+    style: NDArray[np.float32]
     latents: NDArray[np.float32]
     clusters: NDArray[np.int64]
     centres: NDArray[np.float32]
@@ -62,20 +71,43 @@ class Clips:
 
 
 def draw_clips(count: int, num_modalities: int, missing_share: float, rng: np.random.Generator) -> Clips:
-    """Draw what `count` clips are about."""
+    """Draw what `count` clips are about.
+
+    A clip is of a format (a dance, a recipe, a joke that is read). The format has a mix of modalities and a code in the
+    style space; the codes lie there as they fall, so that the mix is told by the style, but not linearly.
+    """
+    formats = rng.integers(_FORMATS_PER_MODALITY * num_modalities, size=count)
+    mix, style = _draw_mixes(formats, num_modalities, rng)
+    present = _draw_present(mix, missing_share, rng)
+    mix = np.where(present, mix, 0)
+    mix /= mix.sum(axis=1, keepdims=True)
     num_clusters = int(np.clip(round(count**0.5 / 4), 6, _MAX_CLUSTERS))
     centres = rng.standard_normal((num_modalities, num_clusters, LATENT_DIM), dtype=np.float32)
     clusters = rng.integers(num_clusters, size=(count, num_modalities))
     own = rng.standard_normal((count, num_modalities, LATENT_DIM), dtype=np.float32)
     latents = _CENTRE_SHARE**0.5 * centres[np.arange(num_modalities), clusters] + (1 - _CENTRE_SHARE) ** 0.5 * own
-    mix = rng.dirichlet(np.full(num_modalities, _MIX_CONCENTRATION), size=count)
-    present = _draw_present(mix, missing_share, rng)
-    mix = np.where(present, mix, 0)
-    mix /= mix.sum(axis=1, keepdims=True)
-    popularity = rng.lognormal(sigma=_POPULARITY_SPREAD, size=count)
     return Clips(
-        mix.astype(np.float32), latents.astype(np.float32), clusters, centres, present, popularity.astype(np.float32)
+        mix=mix.astype(np.float32),
+        formats=formats,
+        style=style.astype(np.float32),
+        latents=latents.astype(np.float32),
+        clusters=clusters,
+        centres=centres,
+        present=present,
+        popularity=rng.lognormal(sigma=_POPULARITY_SPREAD, size=count).astype(np.float32),
     )
+
+
+def _draw_mixes(
+    formats: NDArray[np.int64], num_modalities: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    concentration = np.full(num_modalities, _MIX_CONCENTRATION)
+    mixes = -np.sort(-rng.dirichlet(concentration, size=_FORMATS_PER_MODALITY * num_modalities), axis=1)
+    mixes = np.stack([np.roll(mix, number % num_modalities) for number, mix in enumerate(mixes)])
+    codes = rng.standard_normal((len(mixes), STYLE_DIM))
+    own = rng.dirichlet(concentration, size=len(formats))
+    mix = (1 - _OWN_MIX) * mixes[formats] + _OWN_MIX * own
+    return mix, codes[formats] + _OWN_STYLE * rng.standard_normal((len(formats), STYLE_DIM))
 
 
 def _draw_present(mix: NDArray[Any], missing_share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -91,10 +123,10 @@ def _draw_present(mix: NDArray[Any], missing_share: float, rng: np.random.Genera
 def render_features(
     clips: Clips, widths: Mapping[str, int], dtype: DTypeLike, seeds: list[np.random.SeedSequence]
 ) -> ItemFeatures:
-    """Show latents and mix as an encoder would: a linear image of both, a bend, and noise.
+    """Show content and style as an encoder would: a linear image of both, a bend, and noise, in chunks of clips.
 
-    For modality m with content z_im and style code c_i = a_i - 1/M (seen through noise of its own in each modality),
-    x_im = z_im P_m + style c_i Q_m + curvature tanh([z_im, c_i] G_m) + noise, in chunks of clips.
+    For modality m with content z_im, and style s_i of the clip,
+    x_im = z_im P_m + 2 s_i Q_m + 0.5 tanh([z_im, s_i] G_m) + 0.1 noise.
     """
     matrices, present = {}, {}
     for modality, (name, width) in enumerate(widths.items()):
@@ -105,24 +137,19 @@ def render_features(
 
 
 def _render(clips: Clips, modality: int, width: int, dtype: DTypeLike, rng: np.random.Generator) -> NDArray[Any]:
-    count, num_modalities = clips.mix.shape
-
     def projection(rows: int) -> NDArray[np.float32]:
         return rng.standard_normal((rows, width), dtype=np.float32) / np.float32(rows**0.5)
 
-    content, style, bend = projection(LATENT_DIM), projection(num_modalities), projection(LATENT_DIM + num_modalities)
+    count = len(clips.mix)
+    content, style, bend = projection(LATENT_DIM), projection(STYLE_DIM), projection(LATENT_DIM + STYLE_DIM)
     matrix = np.zeros((count, width), dtype=dtype)
-    # A code of unit variance an axis: comparable to the content's, whatever the number of modalities.
-    spread = max(float(clips.mix.std()), 1e-6)
     for start in range(0, count, _CHUNK_ROWS):
         rows = slice(start, min(start + _CHUNK_ROWS, count))
-        latents = clips.latents[rows, modality]
-        code = (clips.mix[rows] - 1 / num_modalities) / spread
-        code = (code + _STYLE_NOISE * rng.standard_normal(code.shape, dtype=np.float32)).astype(np.float32)
-        shown = latents @ content + _STYLE_SCALE * (code @ style)
-        shown += _CURVATURE * np.tanh(np.concatenate([latents, code], axis=1) @ bend)
-        shown += _FEATURE_NOISE * rng.standard_normal(shown.shape, dtype=np.float32)
-        matrix[rows] = np.where(clips.present[rows, modality, None], shown, 0)
+        shows = np.concatenate([clips.latents[rows, modality], clips.style[rows]], axis=1)
+        features = shows[:, :LATENT_DIM] @ content + _STYLE_SCALE * (shows[:, LATENT_DIM:] @ style)
+        features += _CURVATURE * np.tanh(shows @ bend)
+        features += _FEATURE_NOISE * rng.standard_normal(features.shape, dtype=np.float32)
+        matrix[rows] = np.where(clips.present[rows, modality, None], features, 0)
     return matrix
 
 
@@ -159,21 +186,17 @@ _FORMATS = {
 }
 
 
-def captions(clips: Clips, modalities: tuple[str, ...], rng: np.random.Generator) -> list[str | None]:
-    """Write a short caption for each clip: its topic, and what it is about. A clip without text has none."""
+def captions(clips: Clips, modalities: tuple[str, ...]) -> list[str | None]:
+    """Write a short caption for each clip: its topic and its format. A clip without text has none."""
     textual = modalities.index("textual") if "textual" in modalities else 0
-    formats = [_FORMATS.get(name, ("clip",)) for name in modalities]
-    variants = rng.integers(1_000_000, size=len(clips.mix)).tolist()
-    titles: list[str | None] = []
-    rows = zip(
-        clips.clusters[:, textual].tolist(),
-        clips.dominant.tolist(),
-        clips.present[:, textual].tolist(),
-        variants,
-        strict=True,
+    forms = [_FORMATS.get(name, ("clip",) * _FORMATS_PER_MODALITY) for name in modalities]
+    count = len(modalities)
+    phrases = [forms[number % count][number // count] for number in range(_FORMATS_PER_MODALITY * count)]
+    topics = [
+        f"{_MOODS[topic // len(_SUBJECTS) % len(_MOODS)]} {_SUBJECTS[topic % len(_SUBJECTS)]}"
+        for topic in range(_MAX_CLUSTERS)
+    ]
+    told = zip(
+        clips.clusters[:, textual].tolist(), clips.formats.tolist(), clips.present[:, textual].tolist(), strict=True
     )
-    for topic, dominant, has_text, variant in rows:
-        mood, subject = _MOODS[topic // len(_SUBJECTS) % len(_MOODS)], _SUBJECTS[topic % len(_SUBJECTS)]
-        kinds = formats[dominant]
-        titles.append(f"{mood} {subject} {kinds[variant % len(kinds)]}" if has_text else None)
-    return titles
+    return [f"{topics[topic]} {phrases[form]}" if has_text else None for topic, form, has_text in told]

@@ -31,6 +31,7 @@ _TRAIN_END = _EPOCH + TRAIN_DAYS * _DAY
 _LOG_END = _TRAIN_END + HELD_OUT_DAYS * _DAY
 
 _CHUNK_CANDIDATES = 1_000_000
+_CHUNK_USERS = 16_384
 _ACTIVITY_SPREAD = 0.8
 _MAX_CATALOGUE_SHARE = 0.5
 # The feed shows this many clips for each one watched, and some more.
@@ -38,8 +39,9 @@ _SHOWN_PER_WATCHED = 8
 _SHOWN_ANYWAY = 20
 _POPULAR_SHARE = 0.5
 _FAVOURITES = 2
+_COMMON_TASTE = 0.8
 _FIRST_FAVOURITE = 0.65
-_SHARPNESS = 3.0
+_SHARPNESS = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +68,19 @@ class Log:
 
 
 def draw_tastes(count: int, clips: Clips, rng: np.random.Generator) -> Tastes:
-    """Draw the tastes of `count` users: near their favourite clusters of each modality, and a part all their own."""
-    num_modalities, num_clusters, _ = clips.centres.shape
-    favourites = rng.integers(num_clusters, size=(count, num_modalities, _FAVOURITES), dtype=np.int16)
-    vectors = 0.6 * rng.standard_normal((count, num_modalities, LATENT_DIM), dtype=np.float32)
-    for place, weight in enumerate((1.0, 0.7)):
-        vectors += weight * clips.centres[np.arange(num_modalities), favourites[:, :, place]]
-    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
-    vectors *= rng.lognormal(sigma=0.25, size=(count, num_modalities, 1)).astype(np.float32)
+    """Draw the tastes of `count` users: what they look for anywhere, and what they look for in one modality alone."""
+    num_modalities = len(clips.centres)
+    vectors = np.empty((count, num_modalities, LATENT_DIM), dtype=np.float32)
+    favourites = np.empty((count, num_modalities, _FAVOURITES), dtype=np.int16)
+    for start in range(0, count, _CHUNK_USERS):
+        rows = slice(start, min(start + _CHUNK_USERS, count))
+        shape = (rows.stop - start, num_modalities, LATENT_DIM)
+        common = rng.standard_normal((shape[0], 1, LATENT_DIM), dtype=np.float32)
+        tastes = _COMMON_TASTE**0.5 * common + (1 - _COMMON_TASTE) ** 0.5 * rng.standard_normal(shape, dtype=np.float32)
+        tastes /= np.linalg.norm(tastes, axis=2, keepdims=True)
+        liking = np.einsum("umd,mkd->umk", tastes, clips.centres, optimize=True)
+        favourites[rows] = np.argsort(-liking, axis=2)[:, :, :_FAVOURITES]
+        vectors[rows] = tastes * rng.lognormal(sigma=0.25, size=(*shape[:2], 1)).astype(np.float32)
     return Tastes(vectors, favourites)
 
 
