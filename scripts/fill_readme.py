@@ -118,7 +118,7 @@ def tests(models: dict[str, list[dict[str, Any]]]) -> list[str]:
     for name in sorted(models, key=order):
         if not name.startswith("metammf-") or "+" in name:
             continue
-        others = [name.replace("metammf-", "static-"), f"{name}+noise"]
+        others = [name.replace("metammf-", "static-").removesuffix("-cp"), f"{name}+noise"]
         pairs += [(name, other, metric) for other in others if other in models for metric in TESTED]
     if not pairs:
         return []
