@@ -61,20 +61,6 @@ def test_extreme_scores_are_finite_with_a_gradient_where_it_is_needed(gap: float
         assert positives.grad.item() == pytest.approx(-1 if wrong else 0)
 
 
-def test_weights_are_shares_of_the_mean() -> None:
-    """Weights 2 and 1 count the first positive twice; equal ones change nothing."""
-    positives, negatives = torch.randn(2, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
-    masked = torch.zeros(2, 3, dtype=torch.bool)
-    twice = torch.tensor([0, 0, 1])
-    for loss in (bpr_loss, bce_loss):
-        weighted = loss(positives, negatives, torch.tensor([2.0, 1.0], dtype=torch.float64))
-        torch.testing.assert_close(weighted, loss(positives[twice], negatives[twice]))
-        even = loss(positives, negatives, torch.full((2,), 0.3, dtype=torch.float64))
-        torch.testing.assert_close(even, loss(positives, negatives))
-    weighted = sampled_softmax_loss(positives, negatives, masked, torch.tensor([2.0, 1.0], dtype=torch.float64))
-    torch.testing.assert_close(weighted, sampled_softmax_loss(positives[twice], negatives[twice], masked[twice]))
-
-
 def test_softmax_with_every_negative_masked_is_zero() -> None:
     positives = torch.tensor([3.0], requires_grad=True)
     loss = sampled_softmax_loss(positives, torch.randn(1, 4), torch.ones(1, 4, dtype=torch.bool))

@@ -277,9 +277,14 @@ def difference_chart(rows: Rows, tables: Sequence[str], *, title: str, width: Wi
     spans = base.mark_rule(strokeWidth=2.5).encode(
         alt.X("low:Q", title=title, axis=alt.Axis(format="+.3~f", tickCount=5)), alt.X2("high:Q")
     )
-    ahead = base.encode(alt.X("difference:Q")).transform_filter("datum.significant")
-    level = base.encode(alt.X("difference:Q")).transform_filter("!datum.significant")
-    return zero + spans + ahead.mark_point(size=90, filled=True, opacity=1) + level.mark_point(size=90, strokeWidth=2)
+    dots = base.encode(alt.X("difference:Q"))
+    chart = zero + spans
+    # A layer that its filter leaves empty has no extent, of which browsers complain.
+    if any(row["significant"] for row in rows):
+        chart += dots.transform_filter("datum.significant").mark_point(size=90, filled=True, opacity=1)
+    if not all(row["significant"] for row in rows):
+        chart += dots.transform_filter("!datum.significant").mark_point(size=90, strokeWidth=2)
+    return chart
 
 
 def recovery_chart(bins: Mapping[str, Sequence[float]], colour: str, *, width: Width = "container") -> Any:
