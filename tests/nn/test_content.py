@@ -172,3 +172,41 @@ def test_without_hides_one_modality() -> None:
 def test_map_changes_every_tensor() -> None:
     chosen = content().map(lambda tensor: tensor[:3])
     assert {value.shape[0] for value in (*chosen.values.values(), *chosen.present.values())} == {3}
+
+
+# Principal components --------------------------------------------------------------------------------------------
+
+
+def test_components_are_those_of_numpy() -> None:
+    """Against NumPy's SVD of the scaled rows: the same distances, and as many columns as were asked for."""
+    source = content()
+    scaler = ContentScaler(WIDTHS, "standardize", components=3)
+    scaler.fit(source)
+    scaled, projected = fitted("standardize", source)(source), scaler(source)
+    for name, width in WIDTHS.items():
+        assert scaler.out_widths[name] == min(3, width)
+        wide = rows(scaled, name).double().numpy()
+        left, sizes, _ = np.linalg.svd(wide - wide.mean(0), full_matrices=False)
+        expected = (left * sizes)[:, : min(3, width)]
+        found = rows(projected, name).double().numpy()
+        assert np.abs(found) == pytest.approx(np.abs(expected), abs=1e-4)
+
+
+def test_more_components_than_columns_turn_and_lose_nothing() -> None:
+    source = content()
+    scaler = ContentScaler(WIDTHS, "center", components=1000)
+    scaler.fit(source)
+    whole = fitted("center", source)(source)
+    for name in WIDTHS:
+        first, second = rows(scaler(source), name), rows(whole, name)
+        torch.testing.assert_close(first @ first.T, second @ second.T, atol=1e-3, rtol=1e-3)
+
+
+def test_components_come_back_from_a_state() -> None:
+    source = content()
+    scaler = ContentScaler(WIDTHS, "l2", components=2)
+    scaler.fit(source)
+    other = ContentScaler(WIDTHS, "l2", components=2)
+    other.load_state_dict(scaler.state_dict())
+    for name in WIDTHS:
+        assert torch.equal(other(source).values[name], scaler(source).values[name])

@@ -56,6 +56,8 @@ class MetaMMFConfig(ModelConfig):
     """On the features and between the layers of the fusion."""
     feature_scaling: FeatureScaling = "standardize"
     """How features are brought to a common scale, by statistics of the items that have train interactions."""
+    feature_components: Annotated[int, Field(ge=1)] | None = None
+    """Principal components that are kept of each modality, at most; all columns by default."""
     modalities: tuple[str, ...] | None = None
     """The modalities to use; all that the data set has by default."""
     id_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.1
@@ -127,11 +129,11 @@ class MetaMMF(NodeModel):
         self.content = inputs.content
         width = config.embedding_dim // 2 if config.combine == "concat" else config.embedding_dim
         self.item_ids = ItemIds(inputs.num_items, width, inputs.cold_items, config.id_dropout, config.init_std)
-        self.scaler = ContentScaler(features.widths, config.feature_scaling)
+        self.scaler = ContentScaler(features.widths, config.feature_scaling, config.feature_components)
         self.scaler.fit(self._rows(_statistics_items(inputs)))
         self.fusion = make_fusion(
             config.fusion,
-            features.widths,
+            self.scaler.out_widths,
             (*config.hidden_dims, width),
             meta_dim=config.meta_dim,
             cp_rank=config.cp_rank,

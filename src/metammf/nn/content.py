@@ -67,23 +67,31 @@ class ContentScaler(nn.Module):
     Args:
         widths: Modality -> F_m.
         scaling: How.
+        components: Keep so many principal components of each modality at most, unwhitened; all columns by default.
+
+    Attributes:
+        out_widths: Modality -> width of what comes out.
     """
 
-    def __init__(self, widths: Mapping[str, int], scaling: FeatureScaling) -> None:
+    def __init__(self, widths: Mapping[str, int], scaling: FeatureScaling, components: int | None = None) -> None:
         super().__init__()
         self.scaling = scaling
         self.widths = dict(widths)
-        self.row_norm = (sum(widths.values()) / max(1, len(widths))) ** 0.5
+        self.out_widths = {name: min(width, components or width) for name, width in widths.items()}
+        self.projected = components is not None
+        self.row_norm = (sum(self.out_widths.values()) / max(1, len(widths))) ** 0.5
         for name, width in widths.items():
             self.register_buffer(f"mean_{modality_key(name)}", torch.zeros(width))
             self.register_buffer(f"scale_{modality_key(name)}", torch.ones(width))
+            if self.projected:
+                self.register_buffer(f"axes_{modality_key(name)}", torch.eye(width, self.out_widths[name]))
 
     def _statistics(self, name: str) -> tuple[Tensor, Tensor]:
         return getattr(self, f"mean_{modality_key(name)}"), getattr(self, f"scale_{modality_key(name)}")
 
     def fit(self, content: Content) -> None:
         """Take the statistics from these items; rows that lack a modality are left out."""
-        if self.scaling == "none":
+        if self.scaling == "none" and not self.projected:
             return
         for name in self.widths:
             rows = content.values[name][content.present[name]].double()
@@ -97,6 +105,10 @@ class ContentScaler(nn.Module):
                 spread = spread.mean().expand_as(spread)
                 constant = spread <= 0
             scale = torch.where(constant, 0, spread.clamp(min=1e-30).rsqrt())
+            if self.scaling == "none":
+                scale = torch.ones_like(scale)
+            if self.projected:
+                getattr(self, f"axes_{modality_key(name)}").copy_(_axes((rows - mean) * scale, self.out_widths[name]))
             for statistic, value in zip(self._statistics(name), (mean, scale), strict=True):
                 statistic.copy_(value)
 
@@ -107,10 +119,19 @@ class ContentScaler(nn.Module):
             value = content.values[name]
             mean, scale = self._statistics(name)
             scaled = (value - mean) * scale
+            if self.projected:
+                scaled = scaled @ getattr(self, f"axes_{modality_key(name)}")
             if self.scaling == "l2":
                 scaled = nn.functional.normalize(scaled, dim=1) * self.row_norm
             values[name] = scaled.masked_fill(~content.present[name].unsqueeze(1), 0)
         return Content(values, {name: content.present[name] for name in self.widths})
+
+
+def _axes(rows: Float[Tensor, "rows width"], count: int) -> Float[Tensor, "width count"]:
+    """Return the principal axes of centred rows, the widest first; the sign of each by its largest entry."""
+    axes = torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, :count]
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    return axes * largest.sign()
 
 
 class MissingContent(nn.Module):
