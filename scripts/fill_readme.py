@@ -101,15 +101,17 @@ def table(bench: str, models: dict[str, list[dict[str, Any]]]) -> list[str]:
 def differences(a: list[dict[str, Any]], b: list[dict[str, Any]], metric: str) -> np.ndarray[Any, Any]:
     """Return each user's difference, averaged over the seeds that both models have."""
     seeds = {run["job"]["seed"]: run for run in b}
+    pairs = [(run, seeds[run["job"]["seed"]]) for run in a if run["job"]["seed"] in seeds]
     totals: dict[str, float] = defaultdict(float)
-    for run in a:
-        other = seeds.get(run["job"]["seed"])
-        if other is None:
+    times: dict[str, int] = defaultdict(int)
+    for pair in pairs:
+        if metric not in pair[0]["test_per_user"]:
             continue
-        for sign, source in ((1, run), (-1, other)):
-            for user, value in source["test_per_user"].get(metric, {"values": {}})["values"].items():
-                totals[user] += sign * value / len(a)
-    return np.array(list(totals.values()))
+        for user in pair[0]["test_per_user"][metric]["users"]:
+            times[user] += 1
+            first, second = (run["test_per_user"][metric]["values"].get(user, 0.0) for run in pair)
+            totals[user] += first - second
+    return np.array([totals[user] / times[user] for user in times])
 
 
 def tests(models: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -126,9 +128,8 @@ def tests(models: dict[str, list[dict[str, Any]]]) -> list[str]:
     adjusted = holm([permutation_test(each) if len(each) else 1.0 for each in found])
     lines = ["| paired test over users | metric | ahead by | p (Holm) |", "|---|---|---:|---:|"]
     for (a, b, metric), each, p in zip(pairs, found, adjusted, strict=True):
-        users = models[a][0]["test_per_user"].get(metric, {"num_users": 0})["num_users"]
-        if users:
-            gain = f"{each.sum() / users:+.4f}"
+        if len(each):
+            gain = f"{each.mean():+.4f}"
             lines.append(f"| {label(a)} against {label(b)} | {metric.replace('_', ' ')} | {gain} | {p:.4f} |")
     return [*lines, ""]
 

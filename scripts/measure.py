@@ -204,7 +204,7 @@ def _per_user(test: Evaluation) -> dict[str, Any]:
             rows = frame.filter(frame[column].is_not_null())
             hits = rows.filter(rows[column] > 0)
             values = {str(user): round(value, 6) for user, value in hits.select("user_id", column).iter_rows()}
-            found[column] = {"num_users": rows.height, "values": values}
+            found[column] = {"users": [str(user) for user in rows["user_id"]], "values": values}
     return found
 
 
@@ -216,10 +216,14 @@ class Outcome:
 
 
 def is_there(job: Job) -> bool:
-    """Tell whether there is a result of the job, of its recipe as it stands now."""
+    """Tell whether there is a result of the job, of its recipe and data as they stand now."""
+    from metammf import load_dataset
     from metammf.files import read_json
 
-    return job.result.is_file() and read_json(job.result)["run"]["config"] == asked(job).config.model_dump(mode="json")
+    if not job.result.is_file():
+        return False
+    found, data = read_json(job.result)["run"], load_dataset(prepare(BENCHES[job.bench]))
+    return found["config"] == asked(job).config.model_dump(mode="json") and found["data"] == dict(data.hashes)
 
 
 def schedule(todo: list[Job], at_once: int, threads: int) -> Outcome:

@@ -18,6 +18,7 @@ from metammf.data.interactions import Interactions
 from metammf.data.splitting import Development
 from metammf.errors import ConfigError, DataError
 from metammf.explanation import Explainable, item_contributions, pair_contributions
+from metammf.files import sha256
 from metammf.models.base import ContentModel, Model
 from metammf.models.content_table import content_of
 from metammf.models.scorers import FallbackScorer, VectorScorer
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from scipy import sparse
     from torch import Tensor
 
-    from metammf.data.features import ItemFeatures
+    from metammf.data.features import ItemFeatures, Placebo
     from metammf.data.ids import IdMap
     from metammf.models.base import Scorer
     from metammf.models.config import ModelConfig
@@ -55,6 +56,9 @@ class Recommender:
         history: One record an epoch.
         trained_items: Items that the model was trained with, where some were added later.
         data_path: The data set's folder, where features are read again when an explanation asks for them.
+        feature_hashes: SHA-256 of the feature files that it was trained with, by their path in that folder.
+        placebo: Kind and seed, where it was trained with a placebo in the place of those features.
+        known_features: Features of the trained items, where the catalog has grown beyond them.
     """
 
     def __init__(
@@ -69,6 +73,9 @@ class Recommender:
         history: Sequence[Any] = (),
         trained_items: int | None = None,
         data_path: Path | None = None,
+        feature_hashes: Mapping[str, str] | None = None,
+        placebo: tuple[Placebo, int] | None = None,
+        known_features: ItemFeatures | None = None,
     ) -> None:
         self.train, self.validation, self.catalog = development.train, development.validation, development.catalog
         self.config = config
@@ -77,6 +84,9 @@ class Recommender:
         self.state = dict(state or {})
         self.trained_items = self.catalog.num_items if trained_items is None else trained_items
         self.data_path = data_path
+        self.feature_hashes = dict(feature_hashes or {})
+        self.placebo = placebo
+        self._known_features = known_features
         self._final = FallbackScorer(scorer, self.train)
         self._model, self._build = model, build
 
@@ -138,7 +148,9 @@ class Recommender:
         """Yield the recommendations of many users (None: of all), batch by batch, as `recommend` gives them."""
         users = np.arange(self.catalog.num_users) if user_ids is None else self.catalog.user_ids.indices(user_ids)
         hidden, barred = self._seen(seen), self.catalog.item_ids.indices(exclude)
-        batches = rank_batches(self, users, k, seen=hidden, exclude=barred if len(barred) else None)
+        batches = rank_batches(
+            self, users, min(k, max(1, self.num_items)), seen=hidden, exclude=barred if len(barred) else None
+        )
         done = 0
         for batch, items, scores in batches:
             yield self._frame("user_id", self.catalog.user_ids, batch, items, scores)
@@ -166,7 +178,7 @@ class Recommender:
                 raise DataError(f"item {item_id!r} has no train interaction: {self.config.name} knows nothing of it")
             cosines.masked_fill_(~known.rankable, -torch.inf)
         itself = (torch.tensor([0]), torch.tensor([item]))
-        items, scores = top_k(cosines, k, seen=itself)
+        items, scores = top_k(cosines, min(k, max(1, self.num_items)), seen=itself)
         return self._frame(None, self.catalog.item_ids, np.array([item]), items.numpy(), scores.numpy())
 
     def vectors(self) -> VectorScorer:
@@ -274,6 +286,9 @@ class Recommender:
             history=self.history,
             trained_items=self.trained_items,
             data_path=self.data_path,
+            feature_hashes=self.feature_hashes,
+            placebo=self.placebo,
+            known_features=self._known_features or self.catalog.features,
         )
 
     def item_features(self) -> ItemFeatures:
@@ -282,7 +297,7 @@ class Recommender:
         Raises:
             DataError: they are not in memory, and the data set's folder is gone or holds something else.
         """
-        features = self.catalog.features
+        features = self._known_features or self.catalog.features
         if any(mask.any() for mask in features.present.values()) or not features.modalities:
             return features
         if self.data_path is None or not self.data_path.is_dir():
@@ -290,7 +305,11 @@ class Recommender:
         ids, features, _ = load_features(self.data_path)
         if not np.array_equal(ids.ids, self.catalog.item_ids.ids[: self.trained_items]):
             raise DataError(f"{self.data_path} holds other items than the model was trained with")
-        return features
+        for name, digest in self.feature_hashes.items():
+            path = self.data_path / name
+            if not path.is_file() or sha256(path) != digest:
+                raise DataError(f"{path} is not the file that the model was trained with")
+        return features if self.placebo is None else features.placebo(*self.placebo)
 
     def explain(self, item_id: Any, user_id: Any | None = None) -> pl.DataFrame:
         """Return how much each modality of an item counts, for its fused vector or for its score for a user.
@@ -329,19 +348,34 @@ class Recommender:
 
     # Disk -------------------------------------------------------------------------------------------------------
 
-    def save(self, folder: Path | str, *, data_path: Path | str | None = None) -> None:
+    def save(
+        self,
+        folder: Path | str,
+        *,
+        data_path: Path | str | None = None,
+        feature_hashes: Mapping[str, str] | None = None,
+        placebo: tuple[Placebo, int] | None = None,
+    ) -> None:
         """Write everything into a folder of its own, atomically; no pickle.
 
         Args:
             folder: Where to.
             data_path: The data set's folder, where features are read again when an explanation asks for them.
+            feature_hashes: SHA-256 of the feature files there, by their path in the folder.
+            placebo: Kind and seed, where the model was trained with a placebo in the place of those features.
 
         Raises:
             DataError: the folder is somebody else's, or cannot be written.
         """
         from metammf.recommender_files import write_recommender
 
-        write_recommender(self, folder, data_path)
+        write_recommender(
+            self,
+            folder,
+            data_path=data_path or self.data_path,
+            feature_hashes=feature_hashes or self.feature_hashes,
+            placebo=placebo or self.placebo,
+        )
 
     @classmethod
     def load(cls, folder: Path | str) -> Recommender:

@@ -43,7 +43,14 @@ MARKER = "recommender.json"
 FOLDER = "recommender"
 
 
-def write_recommender(recommender: Recommender, folder: Path | str, data_path: Path | str | None) -> None:
+def write_recommender(
+    recommender: Recommender,
+    folder: Path | str,
+    *,
+    data_path: Path | str | None,
+    feature_hashes: Mapping[str, str],
+    placebo: tuple[str, int] | None,
+) -> None:
     """Write `recommender` into `folder`, whole or not at all."""
     catalog = recommender.catalog
     tensors = _interactions("train", recommender.train) | _interactions("validation", recommender.validation)
@@ -63,6 +70,8 @@ def write_recommender(recommender: Recommender, folder: Path | str, data_path: P
         "trained_items": recommender.trained_items,
         "feature_widths": catalog.features.widths,
         "data_path": None if data_path is None else Path(data_path).as_posix(),
+        "feature_hashes": dict(feature_hashes),
+        "placebo": placebo,
     }
     with atomic_folder(folder, marker=MARKER) as part:
         try:
@@ -153,7 +162,17 @@ def _assemble(
     else:
         scorer = model_kind(config, development.train).scorer(state)
     data_path = None if about["data_path"] is None else Path(about["data_path"])
-    return kind(development, config, scorer, build=build, state=state, data_path=data_path)
+    placebo = about.get("placebo")
+    return kind(
+        development,
+        config,
+        scorer,
+        build=build,
+        state=state,
+        data_path=data_path,
+        feature_hashes=about.get("feature_hashes"),
+        placebo=None if placebo is None else (placebo[0], int(placebo[1])),
+    )
 
 
 def _builder(

@@ -312,3 +312,13 @@ def test_large_features_are_neither_loaded_nor_copied_whole(tmp_path, make_datas
     tracemalloc.stop()
     assert peak < matrix.nbytes * 0.9
     shutil.rmtree(tmp_path / "d")
+
+
+def test_further_modalities_come_by_name_whatever_the_hashes(tmp_path):
+    """A set's order differs from process to process; the order of modalities decides what a network learns."""
+    (tmp_path / "features").mkdir()
+    pl.DataFrame({"item_id": [1, 2]}).write_parquet(tmp_path / "items.parquet")
+    for name in ("zeta", "visual", "beta", "alpha", "gamma", "delta"):
+        np.save(tmp_path / "features" / f"{name}.npy", np.ones((2, 2), dtype=np.float32))
+    _, features, _ = load_features(tmp_path, modalities=["zeta"])
+    assert features.modalities == ("zeta", "visual", "alpha", "beta", "delta", "gamma")

@@ -20,6 +20,8 @@ from metammf.errors import ConfigError, DataError
 from metammf.evaluation.evaluate import evaluate, validation_metrics
 from metammf.evaluation.metrics import METRICS
 from metammf.evaluation.result import Evaluation
+from metammf.models.scorers import VectorScorer
+from metammf.testing.data import taste_groups
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -282,3 +284,11 @@ def test_popularity_on_tiktok_is_what_is_known_of_it(real_data: Path) -> None:
     assert round(found.metrics["ndcg@20"], 4) == 0.0255
     assert (found.cold["num_items"], found.cold["num_interactions"]) == (465, 449)
     assert found.cold["among_all"]["recall@20"] == 0.0
+
+
+def test_lists_are_no_longer_than_there_are_items() -> None:
+    """A length beyond all memory is as one over all items."""
+    split = taste_groups(4, cold=1)
+    scorer = VectorScorer(torch.randn(split.train.num_users, 3), torch.randn(split.train.num_items, 3))
+    found = evaluate(scorer, split, ks=(split.train.num_items, 10**12))
+    assert found.metrics[f"recall@{10**12}"] == found.metrics[f"recall@{split.train.num_items}"] == 1.0

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from metammf.data.dataset import Catalog
 from metammf.data.folder import load_dataset, save_dataset
@@ -15,6 +19,7 @@ from metammf.experiments.config import merge
 from metammf.experiments.evaluating import evaluate_run
 from metammf.experiments.listing import list_runs
 from metammf.experiments.run import Run, RunOptions, train_run
+from metammf.recommender import Recommender
 
 SMALL = {"model.hidden_dims": [8], "model.embedding_dim": 16, "training.epochs": 2, "training.metric": "ndcg@5"}
 
@@ -150,3 +155,65 @@ def test_a_missing_extra_is_told_and_leaves_no_run(folder, tmp_path, monkeypatch
     with pytest.raises(MissingExtraError, match=r"pip install 'metammf\[tensorboard\]'"):
         train_run(merge("metammf-mf", SMALL), folder, tmp_path / "run", RunOptions(tensorboard=True))
     assert list(tmp_path.iterdir()) == []
+
+
+# What stands behind a finished run -------------------------------------------------------------------------------
+
+FIXED = {**SMALL, "training.patience": None}
+
+
+def test_a_refit_is_as_long_as_what_was_chosen(folder, tmp_path):
+    settings = {**FIXED, "training.max_steps": 3, "training.batch_size": 10}
+    run = train_run(merge("metammf-mf", settings, {"refit": True}), folder, tmp_path / "run")
+    with safe_open(run.path / "refit.safetensors", framework="pt") as stream:
+        history = json.loads(stream.metadata()["progress"])["history"]
+    assert [record["step"] for record in history] == [3]
+
+
+def test_results_tell_a_refit_and_a_placebo(folder, tmp_path):
+    plain = train_run(merge("metammf-mf", FIXED), folder, tmp_path / "plain")
+    refit = train_run(merge("metammf-mf", FIXED, {"refit": True, "placebo": "noise"}), folder, tmp_path / "refit")
+    assert evaluate_run(plain, ks=(5,)).to_dict()["run"] == {
+        "model": "metammf",
+        "seed": 0,
+        "placebo": None,
+        "refit": False,
+    }
+    told = evaluate_run(refit, ks=(5,))
+    assert (told.run["placebo"], told.run["refit"]) == ("noise", True)
+    assert "refitted on train and validation" in str(told)
+    rows = {Path(row["run"]).name: row for row in list_runs(tmp_path)}
+    assert rows["plain"]["test"] is not None
+    assert rows["plain"]["test (refit)"] is None
+    assert rows["refit"]["test"] is None
+    assert rows["refit"]["test (refit)"] is not None
+
+
+def test_an_explanation_reads_the_features_that_the_model_saw(folder, tmp_path):
+    run = train_run(merge("metammf-mf", FIXED, {"placebo": "noise", "seed": 3}), folder, tmp_path / "run")
+    found = Recommender.load(run.path).item_features()
+    expected = load_dataset(folder).features.placebo("noise", 3)
+    for name, matrix in expected.matrices.items():
+        assert np.array_equal(found.matrices[name], matrix)
+
+
+@pytest.mark.parametrize("damage", ["other", "gone"])
+def test_an_explanation_refuses_features_that_have_changed(folder, tmp_path, damage):
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    run = train_run(merge("metammf-mf", FIXED), data, tmp_path / "run")
+    item = Recommender.load(run.path).catalog.item_ids.ids[0]
+    assert Recommender.load(run.path).explain(item).height == 2
+    path = data / "features" / "visual.npy"
+    if damage == "gone":
+        path.unlink()
+    else:
+        np.save(path, np.load(path) + 1)
+    with pytest.raises(DataError, match="visual"):
+        Recommender.load(run.path).explain(item)
+
+
+def test_another_precision_is_no_resumption(folder, tmp_path):
+    train_run(merge("metammf-mf", FIXED), folder, tmp_path / "run", RunOptions(precision="bfloat16"))
+    with pytest.raises(RunError, match="precision was 'bfloat16', is 'float32'"):
+        train_run(merge("metammf-mf", FIXED), folder, tmp_path / "run", RunOptions(resume=True))

@@ -16,7 +16,7 @@ from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
 from metammf.data.splitting import Development, Split
-from metammf.errors import ConfigError, DataError, NonFiniteLossError
+from metammf.errors import ConfigError, DataError, NonFiniteLossError, TrainingError
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
 from metammf.ranking.topk import rank
@@ -416,3 +416,25 @@ def test_users_weigh_by_their_history(exponent: float, share: float) -> None:
     users = torch.cat(drawn)
     assert len(users) == 40 * 80
     assert (users == 0).float().mean().item() == pytest.approx(share, abs=0.0 if exponent == 0 else 0.03)
+
+
+# Users who have watched everything -------------------------------------------------------------------------------
+
+
+def sated(*, all_of_them: bool) -> Development:
+    """User 0 has watched every item that anybody has; user 1 two of the four, unless all have."""
+    matrix = np.array([[1, 1, 1, 1], [1, 1, all_of_them, all_of_them]], dtype=bool)
+    users, items = (axis.astype(np.int32) for axis in np.nonzero(matrix))
+    train = Interactions(users, items, 2, 4)
+    catalog = Catalog(IdMap.of_range(2, kind="user"), IdMap.of_range(4), ItemFeatures({}, num_items=4))
+    return Development(train, train.select(np.zeros(len(train), dtype=np.bool_)), catalog)
+
+
+@pytest.mark.parametrize("objective", ["bpr", "bce", "softmax"])
+def test_a_user_who_has_watched_everything_does_not_stop_the_others(objective: str) -> None:
+    config = training(objective=objective, epochs=3, patience=None)
+    recommender = fit(MF, sated(all_of_them=False), training=config)
+    assert len(recommender.history) == 3
+    assert all(np.isfinite(record.loss) for record in recommender.history)
+    with pytest.raises(TrainingError, match="every user has watched every item"):
+        fit(MF, sated(all_of_them=True), training=config)

@@ -96,8 +96,11 @@ def test_a_user_who_watched_everything() -> None:
     matrix = np.zeros((3, 5), dtype=bool)
     matrix[1, :4] = True  # the fifth item was watched by nobody: it is no negative
     matrix[0, 0] = True
-    with pytest.raises(TrainingError, match=r"user 1 has watched every item .*4"):
-        NegativeSampler(interactions(matrix))
+    sampler = NegativeSampler(interactions(matrix))
+    assert sampler.sated.tolist() == [False, True, False]
+    with pytest.raises(TrainingError, match="user 1 has watched every item"):
+        sampler.per_positive(torch.tensor([0, 1]), 2, generator())
+    assert sampler.per_positive(torch.tensor([0]), 2, generator()).shape == (1, 2)
 
 
 def test_same_generator_same_negatives() -> None:

@@ -99,7 +99,9 @@ def load_features(path: Path | str, *, modalities: list[str] | None = None) -> t
     for name in order:
         if name not in files:
             raise FileFormatError(path / "features" / f"{name}.npy", "no such file", f"as {MARKER} says")
-    matrices = {name: read_features(files[name], len(item_ids)) for name in [*order, *(set(files) - set(order))]}
+    matrices = {
+        name: read_features(files[name], len(item_ids)) for name in [*order, *in_usual_order(set(files) - set(order))]
+    }
     masks = {}
     for column in [name for name in table.columns if name.startswith("has_")]:
         modality = column.removeprefix("has_")

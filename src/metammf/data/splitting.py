@@ -116,7 +116,7 @@ def split(dataset: Dataset, method: str | None = None, *, seed: int = 0, **optio
     """
     if method is None:
         if dataset.parts is None:
-            raise ConfigError(f"{dataset.name} carries no split: name a method, one of {', '.join(METHODS)}")
+            raise ConfigError(f"{dataset.name} carries no split: name a method, one of {', '.join(METHODS[1:])}")
         method = "published"
     if method not in METHODS:
         raise ConfigError(

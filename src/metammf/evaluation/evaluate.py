@@ -83,6 +83,7 @@ def rank_relevant(
     if users is None:
         users = np.flatnonzero(relevant.user_counts)
     hidden = None if seen is None else seen.matrix
+    k = min(k, scorer.num_items)  # a list cannot be longer than there are items
     items, _ = rank(scorer, users, k, seen=hidden, candidates=candidates, batch_size=batch_size, progress=progress)
     return Ranking(users, items, hit_matrix(items, users, relevant), relevant.user_counts[users])
 

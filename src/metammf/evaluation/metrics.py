@@ -62,9 +62,10 @@ def ndcg(hits: Hits, relevant: Counts, k: int) -> PerUser:
 
     Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 20(4), 2002; binary relevance.
     """
-    discounts = 1.0 / np.log2(np.arange(k) + 2.0)
+    length = min(k, max(hits.shape[1], int(relevant.max(initial=0))))  # further places hold nothing
+    discounts = 1.0 / np.log2(np.arange(length) + 2.0)
     ideal = np.concatenate([[0.0], np.cumsum(discounts)])
-    return _over(_weighted(hits, discounts), ideal[np.minimum(relevant, k)])
+    return _over(_weighted(hits, discounts), ideal[np.minimum(relevant, length)])
 
 
 def average_precision(hits: Hits, relevant: Counts, k: int) -> PerUser:

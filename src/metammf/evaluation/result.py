@@ -33,6 +33,7 @@ class Evaluation:
         cold: The others, likewise; and ``among_cold``, ranked among cold items alone. A table is empty where there
             is no such interaction.
         seconds: Wall-clock time.
+        run: What was evaluated, where it was a run: model, seed, placebo, and whether it was refitted on validation too.
         per_user: One row a user: ``user_id``, ``relevant``, each metric at each k; and the same of the tables, as
             ``warm/...``, ``cold_among_all/...`` and ``cold_among_cold/...``, null where the user is not in the table.
             Not part of the JSON form.
@@ -48,6 +49,7 @@ class Evaluation:
     warm: Mapping[str, Any]
     cold: Mapping[str, Any]
     seconds: float
+    run: Mapping[str, Any] = field(default_factory=dict)
     per_user: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Evaluation:
         return plain | {
             "ks": list(self.ks),
             "metrics": dict(self.metrics),
+            "run": dict(self.run),
             "warm": dict(self.warm),
             "cold": dict(self.cold),
         }
@@ -68,6 +71,7 @@ class Evaluation:
             DataError: a key is missing.
         """
         names = [entry.name for entry in fields(cls) if entry.name != "per_user"]
+        values = {"run": {}, **values}
         missing = [name for name in names if name not in values]
         if missing:
             raise DataError(f"evaluation: expected the keys {', '.join(names)}; {', '.join(missing)} missing")
@@ -89,6 +93,10 @@ class Evaluation:
             f"{self.part}: {self.num_users:,} {who}, {self.num_interactions:,} interactions, "
             f"{self.seen} left out ({self.seconds:.1f} s)"
         )
+        if self.run.get("placebo"):
+            head += f"\nplacebo: features replaced by {self.run['placebo']}"
+        if self.run.get("refit"):
+            head += "\nrefitted on train and validation: not to be set beside models that were fitted on train alone"
         names = dict.fromkeys(key.rpartition("@")[0] for key in self.metrics)
         main = [[name, *(_number(self.metrics[f"{name}@{k}"]) for k in self.ks)] for name in names]
         apart = [f"{name}@{k}" for name in ("recall", "ndcg") for k in self.ks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metammf.errors import ConfigError
@@ -42,6 +43,9 @@ def evaluate_run(
     recommender = run.recommender()
     split = run.split(data)
     result = evaluate(recommender, split, part=part, seen=seen, ks=ks, all_users=all_users, progress=progress)
+    config = run.config
+    about = {"model": config.model.name, "seed": config.seed, "placebo": config.placebo, "refit": config.refit}
+    result = replace(result, run=about)
     who = "-all-users" if all_users else ""
     result.write_json(run.path / EVALUATIONS / f"{result.part}-{result.seen}{who}.json")
     return result

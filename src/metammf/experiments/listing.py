@@ -31,12 +31,12 @@ def _row(path: Path) -> dict[str, Any]:
             "data": run.record["data"]["name"],
             "split": run.record["split"]["method"],
             "seed": config.seed,
-            "state": run.record["state"] + (f", {config.placebo}" if config.placebo else ""),
+            "state": ", ".join(filter(None, [run.record["state"], config.placebo, "refit" if config.refit else None])),
             "epoch": run.record.get("epochs"),
             "validation": _chosen(run),
-            "test": _test(path, config.training.metric),
+            "test (refit)" if config.refit else "test": _test(path, config.training.metric),
         }
-    except MetaMMFError:
+    except (MetaMMFError, KeyError, TypeError, AttributeError):  # a file that is not what it should be
         row["state"] = "damaged"
     return row
 

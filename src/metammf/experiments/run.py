@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from metammf.data.folder import load_dataset
 from metammf.data.splitting import Development
-from metammf.errors import ConfigError, DataError, MissingExtraError, RunError
+from metammf.errors import ConfigError, DataError, MissingExtraError, RunError, TrainingError
 from metammf.experiments.config import Merged, RunConfig, from_mapping
 from metammf.experiments.environment import environment
 from metammf.experiments.listeners import JsonlLog, TensorBoardLog
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from metammf.data.dataset import Catalog, Dataset
     from metammf.data.splitting import Split
+    from metammf.training.checkpoint import EpochRecord
     from metammf.training.loop import Listener, Precision
 
 RUN_FILE = "run.json"
@@ -52,7 +53,7 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how a run runs; nothing here decides its outcome.
+    """Where and how a run runs; of these, precision alone touches its outcome, and is kept with it.
 
     Args:
         device: "auto", "cpu", "cuda", ...
@@ -158,7 +159,7 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
     device = str(pick_device(options.device))
     dataset = load_dataset(data)
     split = config.split.apply(dataset)
-    record = _record(merged, dataset, split)
+    record = _record(merged, dataset, split, options.precision)
     existing = _existing(out, record, options.resume)
     if existing is not None and existing.finished:
         return existing
@@ -174,7 +175,7 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
         write_json(out / "environment.json", environment(device, options.precision))
         try:
             return _train(Run(out, config, record), development, options, device)
-        except (ConfigError, DataError, MissingExtraError):  # what was asked for does not fit: nothing to go on from
+        except (ConfigError, DataError, MissingExtraError, TrainingError):  # nothing to go on from
             if existing is None and not (out / CHECKPOINT).exists():
                 _withdraw(out, made)
             raise
@@ -191,10 +192,10 @@ def _withdraw(out: Path, made: bool) -> None:
         out.rmdir()
 
 
-def _record(merged: Merged, dataset: Dataset, split: Split) -> dict[str, Any]:
+def _record(merged: Merged, dataset: Dataset, split: Split, precision: str) -> dict[str, Any]:
     config = merged.config.model_dump(mode="json")
     digest = data_hash(dataset)
-    asked = json.dumps([config, digest], sort_keys=True)
+    asked = json.dumps([config, digest, precision], sort_keys=True)
     return {
         "config": config,
         "sources": dict(merged.sources),
@@ -207,6 +208,7 @@ def _record(merged: Merged, dataset: Dataset, split: Split) -> dict[str, Any]:
         "split": {"method": split.method}
         | {part: len(getattr(split, part)) for part in ("train", "validation", "test")},
         "fingerprint": hashlib.sha256(asked.encode()).hexdigest(),
+        "precision": precision,
         "state": "training",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -233,7 +235,7 @@ def _of_a_start(name: str) -> bool:
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     if old["data"]["sha256"] != new["data"]["sha256"]:
         return "the data set's content differs"
-    before, after = _flat(old["config"]), _flat(new["config"])
+    before, after = ({**_flat(one["config"]), "precision": one.get("precision")} for one in (old, new))
     keys = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     if "model.name" in keys:  # another model has other settings, which say nothing more
         keys = [key for key in keys if key == "model.name" or not key.startswith("model.")]
@@ -292,8 +294,10 @@ def _train(run: Run, development: Development, options: RunOptions, device: str)
     if chosen is None and recommender.history:
         chosen = recommender.history[-1]
     if config.refit:
-        recommender = _refit(run, development, options, device, epochs=chosen.epoch if chosen else 1)
-    recommender.save(run.path / FOLDER, data_path=record["data"]["path"])
+        recommender = _refit(run, development, options, device, chosen)
+    features = {name: digest for name, digest in record["data"]["files"].items() if name.startswith("features/")}
+    placebo = None if config.placebo is None else (config.placebo, config.seed)
+    recommender.save(run.path / FOLDER, data_path=record["data"]["path"], feature_hashes=features, placebo=placebo)
     write_json(run.path / "metrics.json", {"chosen": asdict(chosen) if chosen else None, "refit": config.refit})
     record |= {
         "state": "finished",
@@ -305,9 +309,16 @@ def _train(run: Run, development: Development, options: RunOptions, device: str)
     return Run(run.path, config, record)
 
 
-def _refit(run: Run, development: Development, options: RunOptions, device: str, *, epochs: int) -> Recommender:
-    """Train anew on train and validation, for as many epochs as validation chose before."""
-    fixed = run.config.training.model_copy(update={"epochs": epochs, "patience": None, "max_steps": None})
+def _refit(
+    run: Run, development: Development, options: RunOptions, device: str, chosen: EpochRecord | None
+) -> Recommender:
+    """Train anew on train and validation, for as many epochs as validation chose before, or steps where those were few."""
+    training = run.config.training
+    length = {
+        "epochs": chosen.epoch if chosen else 1,
+        "max_steps": chosen.step if chosen and training.max_steps is not None else None,
+    }
+    fixed = training.model_copy(update={"patience": None, **length})
     return fit(
         run.config.model,
         development.refit(),

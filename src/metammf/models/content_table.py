@@ -33,6 +33,8 @@ class ContentTable:
 
     def rows(self, items: Tensor) -> Content:
         """Return the content of these items (int64, shape (B,)) on their device."""
+        if not len(items):  # nothing need be brought into memory
+            return content_of(self.features.select(np.zeros(0, dtype=np.int64))).map(lambda part: part.to(items.device))
         if self._size() <= RESIDENT_BYTES:
             table = self._table(items.device)
             return Content(

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from metammf.models.config import Search
-from metammf.models.id_model import IdModel, IdModelConfig
+from metammf.models.id_model import GraphModelConfig, IdModel
 from metammf.nn.backbone import GraphSAGEBackbone
 
 if TYPE_CHECKING:
     from metammf.models.base import Inputs
 
 
-class GraphSAGEConfig(IdModelConfig):
+class GraphSAGEConfig(GraphModelConfig):
     """Settings of GraphSAGE."""
 
     name: Literal["graphsage"] = "graphsage"

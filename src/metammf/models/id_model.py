@@ -24,12 +24,17 @@ class IdModelConfig(ModelConfig):
     """Width D of users' and items' vectors."""
     normalize: bool = False
     """Score by cosine rather than by dot product."""
+    init_std: Annotated[float, Field(gt=0), Search(0.005, 0.2, log=True)] | None = None
+    """Standard deviation of the free vectors at the start; Glorot's by default."""
+
+
+class GraphModelConfig(IdModelConfig):
+    """What those whose backbone propagates can be told besides."""
+
     hide_targets: bool = False
     """Leave a step's positives out of the graph that predicts them."""
     edge_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
     """Share of all edges that a step leaves out of the graph."""
-    init_std: Annotated[float, Field(gt=0), Search(0.005, 0.2, log=True)] | None = None
-    """Standard deviation of the free vectors at the start; Glorot's by default."""
 
 
 class IdModel(NodeModel):
@@ -47,8 +52,8 @@ class IdModel(NodeModel):
             config.embedding_dim,
             backbone,
             normalize=config.normalize,
-            hide_targets=config.hide_targets,
-            edge_dropout=config.edge_dropout,
+            hide_targets=config.hide_targets if isinstance(config, GraphModelConfig) else False,
+            edge_dropout=config.edge_dropout if isinstance(config, GraphModelConfig) else 0.0,
             init_std=config.init_std,
         )
         self.item_table = nn.Embedding(inputs.num_items, config.embedding_dim)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from metammf.models.config import Search
-from metammf.models.id_model import IdModel, IdModelConfig
+from metammf.models.id_model import GraphModelConfig, IdModel
 from metammf.nn.backbone import LightGCNBackbone
 
 if TYPE_CHECKING:
     from metammf.models.base import Inputs
 
 
-class LightGCNConfig(IdModelConfig):
+class LightGCNConfig(GraphModelConfig):
     """Settings of LightGCN."""
 
     name: Literal["lightgcn"] = "lightgcn"

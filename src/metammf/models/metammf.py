@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -91,6 +92,8 @@ class MetaMMFConfig(ModelConfig):
             raise ValueError(f'embedding_dim must be even for combine="concat", got {self.embedding_dim}')
         if self.content_neighbours and self.backbone == "mf":
             raise ValueError("content_neighbours needs a backbone that propagates: graphsage or lightgcn")
+        if self.backbone == "mf" and (self.hide_targets or self.edge_dropout):
+            raise ValueError("hide_targets and edge_dropout need a backbone that propagates: graphsage or lightgcn")
         return self
 
 
@@ -253,5 +256,8 @@ def _backbone(config: MetaMMFConfig, inputs: Inputs) -> Backbone:
 def _statistics_items(inputs: Inputs) -> Tensor:
     """Items whose features may set the scale: those with train interactions, at most a fixed number of them."""
     warm = torch.nonzero(~inputs.cold_items).flatten()
-    step = max(1, len(warm) // _STATISTICS_ROWS)
-    return warm[::step]
+    present = np.zeros(inputs.num_items, dtype=np.bool_)
+    for mask in inputs.features.present.values():
+        present |= mask
+    warm = warm[torch.from_numpy(present)[warm]]
+    return warm[:: max(1, -(-len(warm) // _STATISTICS_ROWS))]

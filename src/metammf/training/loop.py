@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metammf.errors import ConfigError, NonFiniteLossError, RunError
+from metammf.errors import ConfigError, NonFiniteLossError, RunError, TrainingError
 from metammf.evaluation.evaluate import validation_metrics
 from metammf.models.scorers import FallbackScorer, finished_scorer
 from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, save_checkpoint
@@ -96,7 +96,13 @@ class Trainer:
         self.sampler = NegativeSampler(
             train, config.negative_sampling, exponent=config.popularity_exponent, device=self.device
         )
-        self.steps_per_epoch = -(-len(train) // config.positives_per_step)
+        if config.objective != "softmax":
+            # A user who has watched everything has no negative of its own; its edges stay in the graph.
+            hungry = ~self.sampler.sated[self.users]
+            self.users, self.items = self.users[hungry], self.items[hungry]
+        if not len(self.users) or bool(self.sampler.sated[self.users].all()):
+            raise TrainingError("every user has watched every item that has a train interaction: nothing can be ranked")
+        self.steps_per_epoch = -(-len(self.users) // config.positives_per_step)
         self.selects = config.patience is not None and len(development.validation) > 0
         if config.patience is not None and not self.selects:
             log.warning("there is no validation part: all %d epochs are trained, the last weights taken", config.epochs)

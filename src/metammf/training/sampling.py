@@ -51,12 +51,8 @@ class NegativeSampler:
         self.keys = torch.from_numpy(np.sort(train.keys)).to(self.device)
         self.indptr = torch.from_numpy(matrix.indptr.astype(np.int64)).to(self.device)
         self.indices = torch.from_numpy(matrix.indices.astype(np.int64)).to(self.device)
-        full = np.flatnonzero(train.user_counts == len(candidates))
-        if len(full):
-            raise TrainingError(
-                f"user {int(full[0])} has watched every item that has a train interaction ({len(candidates)}):"
-                " there is no negative to draw"
-            )
+        # Users who have watched every item that has a train interaction.
+        self.sated = torch.from_numpy(train.user_counts == len(candidates)).to(self.device)
 
     def _draw(self, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
         if self.uniform:
@@ -74,7 +70,16 @@ class NegativeSampler:
     def per_positive(
         self, users: Int[Tensor, " batch"], count: int, generator: torch.Generator
     ) -> Int[Tensor, "batch count"]:
-        """Draw `count` negatives for each user, shape (B, K); none of them a train positive of that user."""
+        """Draw `count` negatives for each user, shape (B, K); none of them a train positive of that user.
+
+        Raises:
+            TrainingError: one of them is sated: there is no negative to draw.
+        """
+        if self.sated[users].any():
+            user = int(users[self.sated[users]][0])
+            raise TrainingError(
+                f"user {user} has watched every item that has a train interaction: there is no negative"
+            )
         who = users.repeat_interleave(count)
         items = self._draw(len(who), generator)
         # Most draws are good at once; only those that hit a positive are drawn again.
