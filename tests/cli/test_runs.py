@@ -12,7 +12,18 @@ def test_runs_are_listed_with_their_figures(metammf, groups, tmp_path):
     (tmp_path / "three").mkdir()
     (tmp_path / "three" / "run.json").write_text("{")
     lines = metammf("runs", tmp_path).out.splitlines()
-    assert lines[0].split() == ["run", "model", "data", "split", "seed", "state", "epoch", "validation", "test"]
+    assert lines[0].split() == [
+        "run",
+        "model",
+        "data",
+        "split",
+        "seed",
+        "state",
+        "epoch",
+        "validation",
+        "test",
+        "refitted",
+    ]
     one, three, two = lines[1:]
     assert one.split() == [str(tmp_path / "deep" / "one"), "popularity", "two", "groups", "published", "0", "finished"]
     assert three.split() == [str(tmp_path / "three"), "damaged"]

@@ -184,9 +184,9 @@ def test_results_tell_a_refit_and_a_placebo(folder, tmp_path):
     assert "refitted on train and validation" in str(told)
     rows = {Path(row["run"]).name: row for row in list_runs(tmp_path)}
     assert rows["plain"]["test"] is not None
-    assert rows["plain"]["test (refit)"] is None
+    assert rows["plain"]["refitted"] is None
     assert rows["refit"]["test"] is None
-    assert rows["refit"]["test (refit)"] is not None
+    assert rows["refit"]["refitted"] is not None
 
 
 def test_an_explanation_reads_the_features_that_the_model_saw(folder, tmp_path):

@@ -20,7 +20,7 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
 
 def _row(path: Path) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(
-        ("run", "model", "data", "split", "seed", "state", "epoch", "validation", "test")
+        ("run", "model", "data", "split", "seed", "state", "epoch", "validation", "test", "refitted")
     )
     row["run"] = str(path)
     try:
@@ -34,7 +34,7 @@ def _row(path: Path) -> dict[str, Any]:
             "state": ", ".join(filter(None, [run.record["state"], config.placebo, "refit" if config.refit else None])),
             "epoch": run.record.get("epochs"),
             "validation": _chosen(run),
-            "test (refit)" if config.refit else "test": _test(path, config.training.metric),
+            "refitted" if config.refit else "test": _test(path, config.training.metric),
         }
     except (MetaMMFError, KeyError, TypeError, AttributeError):  # a file that is not what it should be
         row["state"] = "damaged"
