@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
-    """Return one row a run, by name; a damaged one is listed as such."""
-    return [_row(entry.parent) for entry in sorted(folder.rglob(RUN_FILE))]
+    """Return one row a run, by name; a damaged one is listed as such, test figures of refitted ones apart."""
+    rows = [_row(entry.parent) for entry in sorted(folder.rglob(RUN_FILE))]
+    if all(row["refitted"] is None for row in rows):
+        for row in rows:
+            del row["refitted"]  # a column for those that there are
+    return rows
 
 
 def _row(path: Path) -> dict[str, Any]:
