@@ -8,7 +8,7 @@ import pytest
 
 from metammf.files import read_json
 
-KEYS = {"part", "seen", "ks", "all_users", "num_users", "num_interactions", "metrics", "warm", "cold", "seconds"}
+KEYS = {"part", "seen", "ks", "all_users", "num_users", "num_interactions", "metrics", "warm", "cold", "seconds", "run"}
 NAMES = (
     "recall",
     "ndcg",

@@ -22,7 +22,6 @@ def test_runs_are_listed_with_their_figures(metammf, groups, tmp_path):
         "epoch",
         "validation",
         "test",
-        "refitted",
     ]
     one, three, two = lines[1:]
     assert one.split() == [str(tmp_path / "deep" / "one"), "popularity", "two", "groups", "published", "0", "finished"]
