@@ -7,8 +7,8 @@ means nothing to anybody. User u has a taste t_um for the content of each modali
     u_ui = sum_m a_im <t_um, z_im>
 
 and users watch, among what a feed of popular and of fitting clips shows them, what has the highest utility plus
-Gumbel noise. The mix comes with the clip's format, and the format shows in the style of all of its features: a
-network can read which modality counts, and a fusion whose weights follow the clip can use it.
+Gumbel noise. The mix follows the clip's style, and the style shows in all of its features: a network can read which
+modality counts, and a fusion whose weights follow the clip can use it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class World:
 
 def generate_world(
     *,
-    users: int = 2_000,
+    users: int = 2_500,
     items: int | None = None,
     interactions: int | None = None,
     seed: int = 0,
@@ -94,10 +94,10 @@ def generate_world(
 
     Args:
         users: All of them watch something in train.
-        items: Clips, of which a few in the tail may never be watched. Default: 3,000, and more (as users^0.7) for
-            more than 2,000 users.
+        items: Clips, of which a few in the tail may never be watched. Default: 2,400, and more (as users^0.74)
+            for more than 2,500 users.
         interactions: Distinct pairs, exactly this many; about 80% train, 10% validation, 10% test, by time. Default:
-            25 a user.
+            24 a user.
         seed: Any whole number from 0.
         modalities: Feature width of each modality, in order.
         cold_share: Share of the clips that are uploaded after the end of training, at most 0.5.
@@ -108,9 +108,9 @@ def generate_world(
         ConfigError: an argument is out of range, or so many interactions do not fit.
     """
     if items is None:
-        items = max(3_000, 100 * round(30 * (max(users, 1) / 2_000) ** 0.7))
+        items = max(2_400, 100 * round(24 * (max(users, 1) / 2_500) ** 0.74))
     if interactions is None:
-        interactions = min(25 * users, int(users * items * _MAX_DENSITY))
+        interactions = min(24 * users, int(users * items * _MAX_DENSITY))
     _check_sizes(users, items, interactions, seed)
     _check_content(modalities, cold_share, missing_share, dtype)
     names = tuple(modalities)

@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 LATENT_DIM = 4
-STYLE_DIM = 4
+STYLE_DIM = 2
 
 _CHUNK_ROWS = 65_536
 _MAX_CLUSTERS = 120
 
-_FORMATS_PER_MODALITY = 4
-# Concentration of the formats' mixes: well below one, so that most of them are about one modality.
-_MIX_CONCENTRATION = 0.3
-# What of a clip's mix and style is its own, not its format's.
+# How sharply a style decides for one modality, and how much of that can be read off the style linearly.
+_DECISION = 4.0
+_LINEAR_SHARE = 0.35
+# What of a clip's mix is its own, not its style's, and how blurred the style shows.
 _OWN_MIX = 0.1
-_OWN_STYLE = 0.2
+_OWN_CONCENTRATION = 0.3
+_STYLE_BLUR = 0.1
 # Share of a latent's variance that its cluster's centre carries; the rest is the clip's own.
 _CENTRE_SHARE = 0.6
 # Scales within the features, against unit variance of the latent content. The noise is small, since an encoder's output
@@ -46,8 +47,7 @@ class Clips:
 
     Args:
         mix: How much of a clip's appeal each modality carries, rows on the simplex, shape (N, M).
-        formats: The clip's format, from which mix and style come, shape (N,); format f is mostly about modality f % M.
-        style: How that format shows, shape (N, S).
+        style: Pace, mood, cut: a point near a circle in the plane; it decides most of the mix. Shape (N, S).
         latents: Content of each modality, unit variance an axis, shape (N, M, D).
         clusters: Cluster of that content, shape (N, M).
         centres: Centre of each cluster, shape (M, K, D).
@@ -56,7 +56,6 @@ class Clips:
     """
 
     mix: NDArray[np.float32]
-    formats: NDArray[np.int64]
     style: NDArray[np.float32]
     latents: NDArray[np.float32]
     clusters: NDArray[np.int64]
@@ -71,13 +70,12 @@ class Clips:
 
 
 def draw_clips(count: int, num_modalities: int, missing_share: float, rng: np.random.Generator) -> Clips:
-    """Draw what `count` clips are about.
-
-    A clip is of a format (a dance, a recipe, a joke that is read). The format has a mix of modalities and a code in the
-    style space; the codes lie there as they fall, so that the mix is told by the style, but not linearly.
-    """
-    formats = rng.integers(_FORMATS_PER_MODALITY * num_modalities, size=count)
-    mix, style = _draw_mixes(formats, num_modalities, rng)
+    """Draw what `count` clips are about."""
+    angle = rng.uniform(0, 2 * np.pi, size=count)
+    mix = (1 - _OWN_MIX) * _style_mix(angle, num_modalities)
+    mix += _OWN_MIX * rng.dirichlet(np.full(num_modalities, _OWN_CONCENTRATION), size=count)
+    style = 2**0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    style += _STYLE_BLUR * rng.standard_normal(style.shape)
     present = _draw_present(mix, missing_share, rng)
     mix = np.where(present, mix, 0)
     mix /= mix.sum(axis=1, keepdims=True)
@@ -88,7 +86,6 @@ def draw_clips(count: int, num_modalities: int, missing_share: float, rng: np.ra
     latents = _CENTRE_SHARE**0.5 * centres[np.arange(num_modalities), clusters] + (1 - _CENTRE_SHARE) ** 0.5 * own
     return Clips(
         mix=mix.astype(np.float32),
-        formats=formats,
         style=style.astype(np.float32),
         latents=latents.astype(np.float32),
         clusters=clusters,
@@ -98,16 +95,16 @@ def draw_clips(count: int, num_modalities: int, missing_share: float, rng: np.ra
     )
 
 
-def _draw_mixes(
-    formats: NDArray[np.int64], num_modalities: int, rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    concentration = np.full(num_modalities, _MIX_CONCENTRATION)
-    mixes = -np.sort(-rng.dirichlet(concentration, size=_FORMATS_PER_MODALITY * num_modalities), axis=1)
-    mixes = np.stack([np.roll(mix, number % num_modalities) for number, mix in enumerate(mixes)])
-    codes = rng.standard_normal((len(mixes), STYLE_DIM))
-    own = rng.dirichlet(concentration, size=len(formats))
-    mix = (1 - _OWN_MIX) * mixes[formats] + _OWN_MIX * own
-    return mix, codes[formats] + _OWN_STYLE * rng.standard_normal((len(formats), STYLE_DIM))
+def _style_mix(angle: NDArray[np.float64], num_modalities: int) -> NDArray[np.float64]:
+    """Return the mix that goes with each style, shape (N, M).
+
+    Its logits are a linear function of the style and, more so, a quadratic one: each modality has two opposite arcs
+    of the circle, one of them the wider, so that no straight cut tells what a clip is about.
+    """
+    turn = 2 * np.pi * np.arange(num_modalities) / num_modalities
+    logits = (1 - _LINEAR_SHARE) * np.cos(2 * angle[:, None] - turn) + _LINEAR_SHARE * np.cos(angle[:, None] - turn)
+    weights = np.exp(_DECISION * logits)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _draw_present(mix: NDArray[Any], missing_share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -179,7 +176,7 @@ _SUBJECTS = (
     "robots",
     "cakes",
 )
-_FORMATS = {
+_PHRASES = {
     "visual": ("in slow motion", "timelapse", "up close", "from above"),
     "acoustic": ("remix", "live session", "with the sound on", "beat challenge"),
     "textual": ("explained", "story time", "in five steps", "myths"),
@@ -187,16 +184,22 @@ _FORMATS = {
 
 
 def captions(clips: Clips, modalities: tuple[str, ...]) -> list[str | None]:
-    """Write a short caption for each clip: its topic and its format. A clip without text has none."""
+    """Write a short caption for each clip: its topic, and what it is about. A clip without text has none."""
     textual = modalities.index("textual") if "textual" in modalities else 0
-    forms = [_FORMATS.get(name, ("clip",) * _FORMATS_PER_MODALITY) for name in modalities]
-    count = len(modalities)
-    phrases = [forms[number % count][number // count] for number in range(_FORMATS_PER_MODALITY * count)]
+    phrases = [_PHRASES.get(name, ("clip",)) for name in modalities]
     topics = [
         f"{_MOODS[topic // len(_SUBJECTS) % len(_MOODS)]} {_SUBJECTS[topic % len(_SUBJECTS)]}"
         for topic in range(_MAX_CLUSTERS)
     ]
+    quadrant = (2 * (clips.style[:, 0] > 0) + (clips.style[:, 1] > 0)).tolist()
     told = zip(
-        clips.clusters[:, textual].tolist(), clips.formats.tolist(), clips.present[:, textual].tolist(), strict=True
+        clips.clusters[:, textual].tolist(),
+        clips.dominant.tolist(),
+        quadrant,
+        clips.present[:, textual].tolist(),
+        strict=True,
     )
-    return [f"{topics[topic]} {phrases[form]}" if has_text else None for topic, form, has_text in told]
+    return [
+        f"{topics[topic]} {phrases[about][variant % len(phrases[about])]}" if has_text else None
+        for topic, about, variant, has_text in told
+    ]
