@@ -25,7 +25,7 @@ _MAX_CLUSTERS = 120
 
 # How sharply a style decides for one modality, and how much of that can be read off the style linearly.
 _DECISION = 4.0
-_LINEAR_SHARE = 0.35
+_LINEAR_SHARE = 0.25
 # What of a clip's mix is its own, not its style's, and how blurred the style shows.
 _OWN_MIX = 0.1
 _OWN_CONCENTRATION = 0.3
@@ -38,7 +38,7 @@ _STYLE_SCALE = 2.0
 _CURVATURE = 0.5
 _FEATURE_NOISE = 0.1
 # Spread of log popularity: a Gini between 0.6 and 0.7 of what is watched, as in logs of micro-videos.
-_POPULARITY_SPREAD = 1.0
+_POPULARITY_SPREAD = 0.8
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """The log of a synthetic world: a feed shows each user some clips, and the user watches those that appeal most.
 
-Users have a taste vector for the content of each modality. The feed draws half of its clips by popularity and half
-from the neighbourhoods of the user's favourite content; among what it shows, the user takes the clips of highest
-utility, sum_m a_im <t_um, z_im>, plus Gumbel noise: a draw without replacement from the softmax of the utilities.
+Users have a taste vector for the content of each modality. The feed draws most of its clips by popularity and the
+rest from the neighbourhoods of the user's favourite content; among what it shows, the user takes the clips of highest
+utility, 5 sum_m a_im <t_um, z_im>, plus Gumbel noise: a draw without replacement from the softmax of the utilities.
 Nothing here is of size users x items.
 """
 
@@ -37,11 +37,11 @@ _MAX_CATALOGUE_SHARE = 0.5
 # The feed shows this many clips for each one watched, and some more.
 _SHOWN_PER_WATCHED = 8
 _SHOWN_ANYWAY = 20
-_POPULAR_SHARE = 0.5
+_POPULAR_SHARE = 0.6
 _FAVOURITES = 2
 _COMMON_TASTE = 0.9
 _FIRST_FAVOURITE = 0.65
-_SHARPNESS = 6.0
+_SHARPNESS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
