@@ -213,11 +213,32 @@ def _watch(
     vectors = tastes.vectors.reshape(len(tastes.vectors), -1)
     utility = _SHARPNESS * np.einsum("nd,nd->n", vectors[watchers], appeal[items])
     utility += rng.gumbel(size=len(keys))
-    order = np.lexsort((-utility, watchers))
-    local = watchers[order] - users[0]
+    local = watchers - users[0]
     shown = np.bincount(local, minlength=len(users))
+    # `keys` are by user; so is `order`, and within a user by falling utility.
+    order = np.argsort(_rank_keys(local, utility), kind="stable")
     place = np.arange(len(keys)) - np.repeat(np.cumsum(shown) - shown, shown)
     return np.sort(keys[order[place < counts[local]]])
+
+
+def _rank_keys(groups: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return one number for each entry that sorts by group and then by falling value, several times quicker than lexsort.
+
+    The bits of a float32 sort as whole numbers do, once those of negative numbers are turned around.
+    """
+    bits = (-values).astype(np.float32).view(np.int32)
+    rising = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64) + (1 << 31)
+    return (groups << 32) | rising
+
+
+def _distinct(keys: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the keys sorted, each once, without the sorted keys `seen`."""
+    keys = np.sort(keys)
+    keep = np.ones(len(keys), dtype=np.bool_)
+    keep[1:] = keys[1:] != keys[:-1]
+    if len(seen):
+        keep &= seen[np.minimum(np.searchsorted(seen, keys), len(seen) - 1)] != keys
+    return keys[keep]
 
 
 def _candidates(
@@ -235,14 +256,14 @@ def _candidates(
     drawn = np.repeat(users, np.where(eager, 0, shown))
     keys = drawn * feed.num_items + feed.show(drawn, tastes, rng)
     whole = (users[eager, None] * feed.num_items + feed.open).ravel()
-    keys = np.setdiff1d(np.concatenate([keys, whole]), seen)
+    keys = _distinct(np.concatenate([keys, whole]), seen)
     while True:
         short = counts - np.bincount(keys // feed.num_items - users[0], minlength=len(users))
         if short.max(initial=0) <= 0:
             return keys
         again = np.repeat(users, np.maximum(4 * short, 0))
         extra = again * feed.num_items + feed.open[rng.integers(len(feed.open), size=len(again))]
-        keys = np.setdiff1d(np.concatenate([keys, extra]), seen)
+        keys = _distinct(np.concatenate([keys, extra]), seen)
 
 
 def _draw_times(late: NDArray[np.bool_], uploaded_at: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
