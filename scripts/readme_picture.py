@@ -13,6 +13,7 @@ import altair as alt
 
 from metammf.files import read_json
 from metammf.report.figures import map_chart, metric_chart, save_chart
+from metammf.report.page import map_points
 from metammf.report.words import TABLE_NAMES, metric_name
 
 if TYPE_CHECKING:
@@ -34,17 +35,9 @@ def picture(results: Mapping[str, Any]) -> alt.HConcatChart:
     ]
     plane = results["map"]
     panel = plane["panels"][MAPPED]
-    columns = {
-        "item": plane["items"],
-        "title": plane["titles"],
-        "modality": plane["dominant"],
-        "weight": plane["weight"],
-    }
-    columns |= {"x": panel["x"], "y": panel["y"]}
-    points = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    plane_chart = map_chart(points, [one["name"] for one in results["world"]["modalities"]], width=300).properties(
-        title=f"{labels[MAPPED]}: clips by what carries them", height=230
-    )
+    plane_chart = map_chart(
+        map_points(plane, panel), [one["name"] for one in results["world"]["modalities"]], width=300
+    ).properties(title=f"{labels[MAPPED]}: clips by what carries them", height=230)
     return alt.hconcat(*bars, plane_chart, spacing=24).resolve_scale(color="independent", shape="independent")
 
 

@@ -1,9 +1,13 @@
 """``metammf train``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from metammf.experiments.config import Merged
+    from metammf.experiments.run import Run
 
 
 def train(
@@ -91,11 +95,9 @@ def train(
     _report(run)
 
 
-def _show(merged: "object") -> None:
+def _show(merged: "Merged") -> None:
     from metammf.cli.console import table
-    from metammf.experiments.config import Merged
 
-    assert isinstance(merged, Merged)
     tree = merged.config.model_dump(mode="json")
     rows = []
     for key, source in merged.sources.items():
@@ -104,12 +106,10 @@ def _show(merged: "object") -> None:
     table(("setting", "value", "from"), rows)
 
 
-def _report(run: "object") -> None:
+def _report(run: "Run") -> None:
     from metammf.cli.console import out, table
-    from metammf.experiments.run import Run
     from metammf.files import read_json
 
-    assert isinstance(run, Run)
     chosen = read_json(run.path / "metrics.json")["chosen"]
     out.print(f"{run.config.model.name} trained in {run.record['seconds']:.0f} s: {run.path}")
     if chosen and chosen["metrics"]:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from metammf.data.dataset import Catalog, Dataset
     from metammf.data.splitting import Split
     from metammf.training.checkpoint import EpochRecord
+    from metammf.training.config import TrainingConfig
     from metammf.training.loop import Listener, Precision
 
 RUN_FILE = "run.json"
@@ -280,16 +281,8 @@ def _train(run: Run, development: Development, options: RunOptions, device: str)
     own: tuple[Listener, ...] = (JsonlLog(run.path / "log.jsonl"),)
     if options.tensorboard:
         own += (TensorBoardLog(run.path / "tensorboard"),)
-    recommender = fit(
-        config.model,
-        development,
-        training=config.training,
-        seed=config.seed,
-        device=device,
-        precision=options.precision,
-        listeners=(*own, *options.listeners),
-        checkpoint=CheckpointFile(run.path / CHECKPOINT, record["fingerprint"]),
-    )
+    own += options.listeners
+    recommender = _fit(run, development, config.training, replace(options, listeners=own), device, CHECKPOINT)
     chosen = next((past for past in reversed(recommender.history) if past.best), None)
     if chosen is None and recommender.history:
         chosen = recommender.history[-1]
@@ -319,13 +312,19 @@ def _refit(
         "max_steps": chosen.step if chosen and training.max_steps is not None else None,
     }
     fixed = training.model_copy(update={"patience": None, **length})
+    return _fit(run, development.refit(), fixed, options, device, REFIT_CHECKPOINT)
+
+
+def _fit(
+    run: Run, development: Development, training: TrainingConfig, options: RunOptions, device: str, checkpoint: str
+) -> Recommender:
     return fit(
         run.config.model,
-        development.refit(),
-        training=fixed,
+        development,
+        training=training,
         seed=run.config.seed,
         device=device,
         precision=options.precision,
         listeners=options.listeners,
-        checkpoint=CheckpointFile(run.path / REFIT_CHECKPOINT, run.record["fingerprint"]),
+        checkpoint=CheckpointFile(run.path / checkpoint, run.record["fingerprint"]),
     )

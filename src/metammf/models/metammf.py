@@ -133,7 +133,7 @@ class MetaMMF(NodeModel):
         width = config.embedding_dim // 2 if config.combine == "concat" else config.embedding_dim
         self.item_ids = ItemIds(inputs.num_items, width, inputs.cold_items, config.id_dropout, config.init_std)
         self.scaler = ContentScaler(features.widths, config.feature_scaling, config.feature_components)
-        self.scaler.fit(self._rows(_statistics_items(inputs)))
+        self.scaler.fit(self.content.rows(_statistics_items(inputs)))
         self.fusion = make_fusion(
             config.fusion,
             self.scaler.out_widths,
@@ -150,18 +150,9 @@ class MetaMMF(NodeModel):
             self.register_buffer("known_keys", torch.zeros(inputs.num_items, width))
             self.register_buffer("known_vectors", torch.zeros(inputs.num_items, config.embedding_dim))
 
-    def _rows(self, items: Tensor) -> Content:
-        return self._used(self.content.rows(items))
-
-    def _used(self, content: Content) -> Content:
-        return Content(
-            {name: content.values[name] for name in self.modalities},
-            {name: content.present[name] for name in self.modalities},
-        )
-
     def scale(self, content: Content) -> Content:
         """Bring raw features to the scale that the fusion takes; modalities that are not used fall out."""
-        return self.scaler(self._used(content))
+        return self.scaler(content)
 
     def fuse_scaled(self, content: Content) -> Float[Tensor, "batch width"]:
         """Return the multimodal vectors e^m of these items."""
@@ -169,7 +160,7 @@ class MetaMMF(NodeModel):
 
     def fuse_rows(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         """Return the multimodal vectors e^m of items of the data set."""
-        return self.fusion(self.scaler(self._rows(items)))
+        return self.fuse_scaled(self.scale(self.content.rows(items)))
 
     def _combined(self, content: Tensor, ids: Tensor) -> Tensor:
         return torch.cat([content, ids], dim=1) if self.combine == "concat" else content + ids

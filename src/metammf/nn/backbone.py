@@ -38,6 +38,12 @@ class Backbone(nn.Module):
         """Return the vectors that are scored; `graph` stands in for the whole graph at a step that leaves edges out."""
         return users, items
 
+    def _over(self, graph: Neighbourhoods | None) -> Neighbourhoods:
+        """The graph of this step, or the whole one."""
+        whole = self.graph if graph is None else graph
+        assert whole is not None  # a backbone that propagates is given one
+        return whole
+
     def isolated(self, nodes: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return the vectors of nodes without edges."""
         return nodes
@@ -66,8 +72,7 @@ class LightGCNBackbone(Backbone):
         graph: Neighbourhoods | None = None,
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the mean over hops."""
-        graph = graph or self.graph
-        assert graph is not None
+        graph = self._over(graph)
         total_users, total_items = users, items
         for _ in range(self.num_layers):
             users, items = graph.symmetric_neighbours(users, items)
@@ -114,8 +119,7 @@ class GraphSAGEBackbone(Backbone):
         graph: Neighbourhoods | None = None,
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the vectors after the last layer."""
-        graph = graph or self.graph
-        assert graph is not None
+        graph = self._over(graph)
         for depth, (root, neighbour) in enumerate(zip(self.root, self.neighbour, strict=True)):
             around_users, around_items = graph.mean_neighbours(users, items)
             users = self._between(depth, root(users) + neighbour(around_users))

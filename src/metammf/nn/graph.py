@@ -63,6 +63,7 @@ class SparseMatrix(nn.Module):
     data: Tensor
     transposed_indptr: Tensor
     transposed_indices: Tensor
+    transposed_data: Tensor
     order: Tensor
 
     def __init__(self, matrix: sparse.csr_array) -> None:
@@ -80,30 +81,30 @@ class SparseMatrix(nn.Module):
         # Which entry of the matrix each entry of the transpose is.
         self.register_buffer("order", torch.from_numpy(places.data.astype(np.int64)), persistent=False)
 
-    def _csr(self, prefix: str, shape: tuple[int, int]) -> Tensor:
-        indptr, indices, data = (getattr(self, prefix + name) for name in ("indptr", "indices", "data"))
-        return torch.sparse_csr_tensor(indptr, indices, data, size=shape, check_invariants=False)
-
-    def reweighted(self, data: Float[Tensor, " entries"]) -> tuple[Tensor, Tensor]:
-        """Return the matrix with other values in its entries, in row order, and its transpose, both in CSR form."""
+    def _matrices(self, data: Tensor, transposed_data: Tensor) -> tuple[Tensor, Tensor]:
         return (
             torch.sparse_csr_tensor(self.indptr, self.indices, data, size=self.shape, check_invariants=False),
             torch.sparse_csr_tensor(
                 self.transposed_indptr,
                 self.transposed_indices,
-                data[self.order],
+                transposed_data,
                 size=self.shape[::-1],
                 check_invariants=False,
             ),
         )
 
+    def reweighted(self, data: Float[Tensor, " entries"]) -> tuple[Tensor, Tensor]:
+        """Return the matrix with other values in its entries, in row order, and its transpose, both in CSR form."""
+        return self._matrices(data, data[self.order])
+
     def forward(self, x: Float[Tensor, "columns dim"]) -> Float[Tensor, "rows dim"]:
         """Return the product with `x`."""
-        return _multiply(self._csr("", self.shape), self._csr("transposed_", self.shape[::-1]), x)
+        return _multiply(*self._matrices(self.data, self.transposed_data), x)
 
     def transposed(self, x: Float[Tensor, "rows dim"]) -> Float[Tensor, "columns dim"]:
         """Return the product of the transpose with `x`."""
-        return _multiply(self._csr("transposed_", self.shape[::-1]), self._csr("", self.shape), x)
+        matrix, transposed = self._matrices(self.data, self.transposed_data)
+        return _multiply(transposed, matrix, x)
 
 
 class Neighbourhoods(ABC):

@@ -95,7 +95,7 @@ def _figures(results: Mapping[str, Any]) -> Figures:
             charts[f"recovery-{model['key']}"] = figures.recovery_chart(bins, colour)
     modalities = [one["name"] for one in results["world"]["modalities"]]
     for key, panel in results["map"]["panels"].items():
-        charts[f"map-{key}"] = figures.map_chart(_points(results["map"], panel), modalities)
+        charts[f"map-{key}"] = figures.map_chart(map_points(results["map"], panel), modalities)
     return charts
 
 
@@ -142,7 +142,8 @@ def _curves(results: Mapping[str, Any], labels: Mapping[str, str]) -> figures.Ro
     ]
 
 
-def _points(plane: Mapping[str, Any], panel: Mapping[str, Any]) -> figures.Rows:
+def map_points(plane: Mapping[str, Any], panel: Mapping[str, Any]) -> figures.Rows:
+    """Return one row a clip of a panel of the map: where it lies, and what carries it."""
     columns = {
         "item": plane["items"],
         "title": plane["titles"],
