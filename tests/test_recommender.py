@@ -400,3 +400,21 @@ def test_no_pickle_is_ever_read(recommender: Recommender, tmp_path: Path, monkey
         monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(torch, "load", refuse)
     Recommender.load(tmp_path / "r").recommend("user-0")
+
+
+def test_the_offset_of_cold_items_is_no_part_of_their_vectors(tmp_path: Path) -> None:
+    config = MetaMMFConfig(backbone="mf", hidden_dims=(8,), embedding_dim=8, cold_offset=True, simulated_cold=0.3)
+    found = fit(config, SPLIT.development, training=TrainingConfig(epochs=2, learning_rate=0.05), seed=0)
+    features = SPLIT.catalog.features.select(np.array([16]))
+    known = found.vectors()
+    offset = found.model.new_item_offset()
+    assert offset != 0
+    assert known.items.shape[1] == found.embed_items(features).shape[1] == 8
+    assert known.offsets is not None
+    assert known.offsets.tolist() == [offset if count == 0 else 0 for count in SPLIT.train.item_counts]
+    wider = found.add_items(["new"], features)
+    wider.save(tmp_path / "wider")
+    vector = torch.from_numpy(found.embed_items(features))[0]
+    for each in (wider, Recommender.load(tmp_path / "wider")):
+        score = each.scores(torch.tensor([0]))[0, -1]
+        assert float(score) == pytest.approx(float(known.users[0] @ vector) + offset, abs=1e-6)

@@ -182,7 +182,7 @@ class Recommender:
         return self._frame(None, self.catalog.item_ids, np.array([item]), items.numpy(), scores.numpy())
 
     def vectors(self) -> VectorScorer:
-        """Return the vectors of users (U, D) and items (N, D) whose dot products are the scores.
+        """Return the vectors of users (U, D) and items (N, D) whose dot products, plus the items' offsets, are the scores.
 
         Raises:
             ConfigError: the model has none.
@@ -276,7 +276,10 @@ class Recommender:
         new = torch.from_numpy(self.embed_items(features))
         catalog = _extended(self.catalog, item_ids, titles)
         wider = [_widened(part, len(catalog.item_ids)) for part in (self.train, self.validation)]
-        scorer = VectorScorer(known.users, torch.cat([known.items, new]))
+        offsets = None
+        if known.offsets is not None:
+            offsets = torch.cat([known.offsets, torch.full((len(new),), self.model.new_item_offset())])
+        scorer = VectorScorer(known.users, torch.cat([known.items, new]), offsets=offsets)
         return Recommender(
             Development(wider[0], wider[1], catalog),
             self.config,

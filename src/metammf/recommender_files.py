@@ -60,6 +60,8 @@ def write_recommender(
         tensors |= {"vectors/users": scorer.users, "vectors/items": scorer.items}
         if scorer.rankable is not None:
             tensors["vectors/rankable"] = scorer.rankable
+        if scorer.offsets is not None:
+            tensors["vectors/offsets"] = scorer.offsets
         weights = recommender.model.state_dict()
         tensors |= {f"model/{name}": value for name, value in weights.items()}
     about = {
@@ -157,7 +159,8 @@ def _assemble(
     scorer: Scorer
     build: Callable[[], Model] | None = None
     if issubclass(model_kind, Model):
-        scorer = VectorScorer(tensors["vectors/users"], tensors["vectors/items"], tensors.get("vectors/rankable"))
+        optional = (tensors.get(f"vectors/{name}") for name in ("rankable", "offsets"))
+        scorer = VectorScorer(tensors["vectors/users"], tensors["vectors/items"], *optional)
         build = _builder(config, development, trained_items, weights)
     else:
         scorer = model_kind(config, development.train).scorer(state)

@@ -67,6 +67,15 @@ def test_evaluation_lies_beside_the_run_and_is_listed(dynamic):
     assert 0 < row["validation"] <= 1
 
 
+def test_a_run_that_cannot_be_written_to_is_evaluated_all_the_same(dynamic, tmp_path, caplog):
+    shutil.copytree(dynamic.path, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "evaluation", ignore_errors=True)
+    (tmp_path / "run" / "evaluation").touch()  # a file where the folder would be: not even root can write there
+    found = evaluate_run(Run.load(tmp_path / "run"), ks=(5,))
+    assert found.metrics == evaluate_run(dynamic, ks=(5,)).metrics
+    assert "not kept beside the run" in caplog.text
+
+
 def test_listeners_are_told_of_every_step_and_epoch(folder, tmp_path):
     told = Told()
     train_run(merge("metammf-mf", SMALL), folder, tmp_path / "run", RunOptions(listeners=(told,)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from metammf.errors import ConfigError
+from metammf.errors import ConfigError, DataError
 from metammf.evaluation.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from metammf.experiments.run import Run
 
 EVALUATIONS = "evaluation"
+log = logging.getLogger(__name__)
 
 
 def evaluate_run(
@@ -29,7 +31,7 @@ def evaluate_run(
     data: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a finished run on its own split, and write the result into its folder.
+    """Evaluate a finished run on its own split, and write the result into its folder, where that can be written to.
 
     Raises:
         ConfigError: the options do not fit each other, or the run was refitted on what is asked for.
@@ -47,5 +49,8 @@ def evaluate_run(
     about = {"model": config.model.name, "seed": config.seed, "placebo": config.placebo, "refit": config.refit}
     result = replace(result, run=about)
     who = "-all-users" if all_users else ""
-    result.write_json(run.path / EVALUATIONS / f"{result.part}-{result.seen}{who}.json")
+    try:
+        result.write_json(run.path / EVALUATIONS / f"{result.part}-{result.seen}{who}.json")
+    except DataError as error:  # somebody else's run, or one on a disk that is read alone
+        log.warning("the evaluation is not kept beside the run: %s", error)
     return result

@@ -6,6 +6,7 @@ A model is what its paper adds and nothing else: no loop, no batching, no metric
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -17,7 +18,7 @@ from metammf.models.content_table import ContentTable
 from metammf.nn.graph import BipartiteGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from jaxtyping import Bool, Float, Int
 
@@ -112,6 +113,8 @@ class Inputs:
 class Model(nn.Module, ABC):
     """A model that is trained by descent: vectors of users and of items, scored by their dot product.
 
+    A score is the dot product plus the item's offset, where the model has offsets.
+
     Attributes:
         config_type: The model's config.
         num_users: U.
@@ -134,6 +137,14 @@ class Model(nn.Module, ABC):
     def begin_step(self, users: Int[Tensor, " batch"], positives: Int[Tensor, " batch"]) -> None:
         """Learn which train interactions the step is about to predict; nothing by default."""
 
+    def item_offsets(self, items: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"] | None:
+        """Return what is added to every score of these items, in their shape; None, the default, for nothing."""
+        return None
+
+    def new_item_offset(self) -> float:
+        """Return what is added to every score of an item that is new; nothing by default."""
+        return 0.0
+
     def objective(self, training: Any) -> Objective | None:
         """Return the objective of a paper that has one of its own; None takes the one that the training config names."""
         return None
@@ -154,12 +165,21 @@ class Model(nn.Module, ABC):
     @torch.no_grad()
     def vectors(self) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the vectors of all users and items, in evaluation mode."""
+        with self._evaluating() as device:
+            return self(torch.arange(self.num_users, device=device), torch.arange(self.num_items, device=device))
+
+    @torch.no_grad()
+    def all_offsets(self) -> Float[Tensor, " num_items"] | None:
+        """Return the offsets of all items, in evaluation mode."""
+        with self._evaluating() as device:
+            return self.item_offsets(torch.arange(self.num_items, device=device))
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[torch.device]:
         training = self.training
         self.eval()
-        device = next(self.parameters()).device
-        users, items = (torch.arange(count, device=device) for count in (self.num_users, self.num_items))
         try:
-            return self(users, items)
+            yield next(self.parameters()).device
         finally:
             self.train(training)
 

@@ -181,19 +181,19 @@ class MetaMMF(NodeModel):
             user_vectors, item_vectors = self.propagate(self._combined(fused, self.item_ids(every, self.isolated)))
             item_vectors = self._borrow(item_vectors, fused, self._isolated(every))
             user_vectors, item_vectors = self.finish(user_vectors[users]), self.finish(item_vectors[items])
-        if self.cold_offset is None:
-            return user_vectors, item_vectors
-        # One coordinate more carries the offset, so that a score stays a dot product.
-        ones = user_vectors.new_ones(len(users), 1)
-        return torch.cat([user_vectors, ones], dim=1), self._offset(item_vectors, self._isolated(items))
+        return user_vectors, item_vectors
+
+    def item_offsets(self, items: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"] | None:
+        """Return the learned offset where an item has no edges, in training at this step."""
+        return None if self.cold_offset is None else self.cold_offset * self._isolated(items)
+
+    def new_item_offset(self) -> float:
+        """Return the learned offset of items without edges."""
+        return 0.0 if self.cold_offset is None else float(self.cold_offset.detach())
 
     def _isolated(self, items: Tensor) -> Tensor:
         cold = self.item_ids.cold[items]
         return cold | self.isolated[items] if self.training and self.isolated is not None else cold
-
-    def _offset(self, vectors: Tensor, isolated: Tensor) -> Tensor:
-        assert self.cold_offset is not None
-        return torch.cat([vectors, (self.cold_offset * isolated).unsqueeze(1).to(vectors.dtype)], dim=1)
 
     def _borrow(self, vectors: Tensor, fused: Tensor, isolated: Tensor) -> Tensor:
         assert self.neighbours is not None
@@ -222,8 +222,7 @@ class MetaMMF(NodeModel):
             known = ~self.item_ids.cold
             borrowed = self.neighbours(vectors, fused, self.known_keys[known], self.known_vectors[known])
             vectors = torch.where(isolated.unsqueeze(1), borrowed, vectors)
-        vectors = self.finish(vectors)
-        return vectors if self.cold_offset is None else self._offset(vectors, isolated)
+        return self.finish(vectors)
 
     def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
         """Return the free vectors of both sides."""

@@ -17,17 +17,20 @@ if TYPE_CHECKING:
 
 
 class VectorScorer:
-    """Score by dot product.
+    """Score by dot product, plus an offset of the item where there is one.
 
     Args:
         users: (U, D).
         items: (N, D).
         rankable: Items that can be recommended, (N,), or None for all.
+        offsets: Added to the scores of the items, (N,), or None for nothing.
     """
 
-    def __init__(self, users: Tensor, items: Tensor, rankable: Tensor | None = None) -> None:
+    def __init__(
+        self, users: Tensor, items: Tensor, rankable: Tensor | None = None, offsets: Tensor | None = None
+    ) -> None:
         # One memory layout, so that a product gives the same bits before and after a round trip to disk.
-        self.users, self.items, self.rankable = users.contiguous(), items.contiguous(), rankable
+        self.users, self.items, self.rankable, self.offsets = users.contiguous(), items.contiguous(), rankable, offsets
 
     @property
     def num_items(self) -> int:
@@ -35,8 +38,10 @@ class VectorScorer:
         return len(self.items)
 
     def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
-        """Return the dot products of these users' vectors with all items'."""
+        """Return the dot products of these users' vectors with all items', offsets added."""
         scores = self.users[users.to(self.users.device)] @ self.items.T
+        if self.offsets is not None:
+            scores += self.offsets
         return scores if self.rankable is None else scores.masked_fill_(~self.rankable, -torch.inf)
 
 
@@ -74,7 +79,7 @@ def finished_scorer(model: Model, train: Interactions) -> VectorScorer:
     """Return the scorer of a model as it stands; a model of ids alone cannot recommend items that it has no id for."""
     users, items = model.vectors()
     rankable = None if model.content_aware else torch.from_numpy(train.item_counts > 0).to(items.device)
-    return VectorScorer(users, items, rankable)
+    return VectorScorer(users, items, rankable, model.all_offsets())
 
 
 class MatrixRowScorer(ABC):

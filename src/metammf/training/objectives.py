@@ -50,8 +50,9 @@ class PointObjective:
     def __call__(self, model: Model, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss."""
         users, positives, negatives = batch.vectors(model)
-        scores = torch.einsum("bd,bkd->bk", users, negatives)
-        terms = {self.name: self.loss((users * positives).sum(1), scores)}
+        positive_scores = _with_offsets(model, batch.positives, (users * positives).sum(1))
+        negative_scores = _with_offsets(model, batch.negatives, torch.einsum("bd,bkd->bk", users, negatives))
+        terms = {self.name: self.loss(positive_scores, negative_scores)}
         return terms | _penalty(model, batch, self.l2_reg)
 
 
@@ -71,13 +72,18 @@ class SoftmaxObjective:
         assert batch.masked is not None
         # A user's scores of the shared negatives serve all of its positives.
         users, places, positives, negatives = batch.distinct_vectors(model)
-        positive_scores = (users[places] * positives).sum(1) / self.temperature
-        negative_scores = users @ negatives.T / self.temperature
+        positive_scores = _with_offsets(model, batch.positives, (users[places] * positives).sum(1)) / self.temperature
+        negative_scores = _with_offsets(model, batch.negatives, users @ negatives.T) / self.temperature
         if batch.negative_correction is not None and batch.positive_correction is not None:
             positive_scores = positive_scores + batch.positive_correction
             negative_scores = negative_scores + batch.negative_correction
         loss = sampled_softmax_loss(positive_scores, negative_scores, batch.masked, places)
         return {"softmax": loss} | _penalty(model, batch, self.l2_reg)
+
+
+def _with_offsets(model: Model, items: Tensor, scores: Tensor) -> Tensor:
+    offsets = model.item_offsets(items)
+    return scores if offsets is None else scores + offsets
 
 
 def _penalty(model: Model, batch: Batch, l2_reg: float) -> dict[str, Tensor]:

@@ -87,6 +87,12 @@ def test_ids_keep_their_type(values, expected):
     assert tables.ids(series(values), "x").to_list() == expected
 
 
+def test_ids_of_parquet_keep_the_type_they_have_there():
+    assert tables.ids(series(["7", "8"]), "log.parquet").to_list() == ["7", "8"]
+    assert tables.ids(series([7, 8]), "log.parquet").to_list() == [7, 8]
+    assert tables.ids(series(["7", "8"]), "log.csv").to_list() == [7, 8]
+
+
 @given(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=6))
 def test_ids_never_merge(values):
     read = tables.ids(series(values, dtype=pl.String), "x")

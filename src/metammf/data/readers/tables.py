@@ -1,7 +1,8 @@
 """Reading CSV, TSV and Parquet tables of others: every failure names the file, the row and the column.
 
 Text is read as text and turned into numbers here, so that no value is guessed, dropped or rounded on the way: ids are
-whole numbers where all of them are written as whole numbers are ("7", not "007"), and strings otherwise.
+whole numbers where all of them are written as whole numbers are ("7", not "007"), and strings otherwise. Parquet columns keep
+the type that they have.
 """
 
 from __future__ import annotations
@@ -139,6 +140,8 @@ def _line_not_utf8(path: Path) -> int:
 def ids(column: pl.Series, path: Path | str) -> pl.Series:
     """Return a column of ids as Int64 where all are whole numbers, else as String.
 
+    Text files know strings alone, so that there the spelling tells; Parquet says which of the two its ids are.
+
     Raises:
         FileFormatError: an id is missing, or the column holds something else than text and whole numbers.
     """
@@ -149,7 +152,8 @@ def ids(column: pl.Series, path: Path | str) -> pl.Series:
         raise FileFormatError(path, f"column {column.name!r} is of {column.dtype}", "ids: whole numbers or strings")
     column = column.cast(pl.String)
     _refuse_null(column.replace("", None) if (column == "").any() else column, path, "an id")
-    return column.cast(pl.Int64) if column.str.contains(_WHOLE).all() else column
+    typed = Path(path).suffix == ".parquet"
+    return column if typed or not column.str.contains(_WHOLE).all() else column.cast(pl.Int64)
 
 
 def whole(column: pl.Series, path: Path | str, *, floor: bool = False) -> NDArray[np.int64]:
