@@ -20,7 +20,10 @@ TITLES = {
     "lfm2k": "Last.fm 2K, published split, train left out",
     "lfm2k-cold": "Last.fm 2K, 20% of the items cold (a split a seed), train left out",
     "movielens-small": "MovieLens latest-small, each user's last interactions by time, train and validation left out",
+    "world": "Worlds of known truth, those of `metammf demo` (a world a seed), train and validation left out",
 }
+# Worlds have users of their own each; elsewhere a user's difference is averaged over seeds.
+OWN_USERS = ("world",)
 NAMES = {
     "popularity": "Popularity",
     "p3": "P3",
@@ -107,20 +110,23 @@ def differences(a: list[dict[str, Any]], b: list[dict[str, Any]], metric: str) -
     for pair in pairs:
         if metric not in pair[0]["test_per_user"]:
             continue
+        job = pair[0]["job"]
+        world = f"{job['seed']}:" if job["bench"] in OWN_USERS else ""
         for user in pair[0]["test_per_user"][metric]["users"]:
-            times[user] += 1
+            times[world + user] += 1
             first, second = (run["test_per_user"][metric]["values"].get(user, 0.0) for run in pair)
-            totals[user] += first - second
+            totals[world + user] += first - second
     return np.array([totals[user] / times[user] for user in times])
 
 
 def tests(models: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Return the paired tests of each MetaMMF against its static twin and its placebo, Holm-corrected over all of them."""
+    """Return the paired tests of each fusion against its static twin and its placebo, Holm-corrected over all of them."""
     pairs = []
     for name in sorted(models, key=order):
-        if not name.startswith("metammf-") or "+" in name:
+        if "+" in name:
             continue
-        others = [name.replace("metammf-", "static-").removesuffix("-cp"), f"{name}+noise"]
+        twin = [name.replace("metammf-", "static-").removesuffix("-cp")] if name.startswith("metammf-") else []
+        others = [*twin, f"{name}+noise"]
         pairs += [(name, other, metric) for other in others if other in models for metric in TESTED]
     if not pairs:
         return []
@@ -134,6 +140,20 @@ def tests(models: dict[str, list[dict[str, Any]]]) -> list[str]:
     return [*lines, ""]
 
 
+def recovered(models: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return how well each fusion finds out which modality matters for which item, where that is known."""
+    names = [name for name in sorted(models, key=order) if "recovery" in models[name][0]]
+    if not names:
+        return []
+    head = ["recovered modality weights", "Spearman", "Pearson", "first modality found", "by chance"]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for name in names:
+        found = [run["recovery"] for run in models[name]]
+        cells = [spread([one[key] for one in found]) for key in ("spearman", "pearson", "top_found", "top_chance")]
+        lines.append(f"| {label(name)} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
 def main() -> None:
     """Replace what stands between the marks in the README."""
     results = load()
@@ -143,7 +163,7 @@ def main() -> None:
     ]
     for bench in TITLES:
         if bench in results:
-            lines += [*table(bench, results[bench]), *tests(results[bench])]
+            lines += [*table(bench, results[bench]), *tests(results[bench]), *recovered(results[bench])]
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)

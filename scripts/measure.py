@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from metammf.data.dataset import Dataset
     from metammf.evaluation.result import Evaluation
     from metammf.experiments.config import Merged
     from metammf.experiments.run import Run
@@ -45,6 +49,7 @@ class Bench:
         budgets: On top of one recipe's, so that none of its runs takes longer than half an hour on two cores.
         seen: Masking of the test part.
         split_follows_seed: Whether each seed draws a split of its own.
+        seeds: One run each.
     """
 
     name: str
@@ -55,6 +60,11 @@ class Bench:
     seen: str = "train"
     split_follows_seed: bool = False
     seeds: tuple[int, ...] = (0, 1, 2)
+
+    @property
+    def is_world(self) -> bool:
+        """Whether each seed draws a world of its own, the demo's, and the recipes are the demo's models."""
+        return self.source == "world"
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,15 @@ BENCHES = {
             ("split.method=user-time",),
             seen="train+validation",
         ),
+        Bench(
+            "world",
+            "world",
+            {"popularity": (), "ease": ()}
+            | dict.fromkeys(("metammf-gcn", "static-gcn", "metammf-mf", "static-mf"), ("noise",)),
+            seen="train+validation",
+            split_follows_seed=True,
+            seeds=(0, 1, 2, 3, 4),
+        ),
     )
 }
 
@@ -137,21 +156,45 @@ def data_folder() -> Path:
     return Path(os.environ.get("METAMMF_DATA", ROOT.parent / "shared" / "data"))
 
 
-def prepare(bench: Bench) -> Path:
-    """Import the data set where that is not done yet, and return its folder."""
+def prepare(bench: Bench, seed: int = 0) -> Path:
+    """Import the data set, or generate the world, where that is not done yet, and return its folder."""
     from metammf import import_dataset, save_dataset
+    from metammf.data.synthetic import generate_world, save_world
+    from metammf.experiments.demo_plan import DemoPlan
 
+    if bench.is_world:
+        plan, folder = DemoPlan(seed=seed), DATASETS / f"world-{seed}"
+        world = generate_world(users=plan.users, items=plan.items, interactions=plan.interactions, seed=seed)
+        if not _holds(folder, world.dataset):
+            shutil.rmtree(folder, ignore_errors=True)
+            save_world(world, folder)
+        return folder
     folder = DATASETS / bench.source
     if not (folder / "dataset.json").is_file():
         save_dataset(import_dataset(data_folder() / bench.source), folder)
     return folder
 
 
+def _holds(folder: Path, dataset: Dataset) -> bool:
+    """Tell whether the folder holds this data set: a world may have been drawn by another version."""
+    from metammf import load_dataset
+
+    if not (folder / "dataset.json").is_file():
+        return False
+    log, drawn = load_dataset(folder).interactions, dataset.interactions
+    return np.array_equal(log.users, drawn.users) and np.array_equal(log.items, drawn.items)
+
+
 def asked(job: Job) -> Merged:
     """Return the config of a job, as its recipe stands now."""
-    from metammf.experiments.config import merge, parse_settings
+    from metammf.experiments.config import Merged, merge, parse_settings
+    from metammf.experiments.demo_plan import DemoPlan
 
     bench = BENCHES[job.bench]
+    if bench.is_world:
+        plan = DemoPlan(seed=job.seed, placebo_seeds=1)
+        key = job.recipe + ("-noise" if job.placebo else "")
+        return Merged(plan.config(next(entry for entry in plan.entries if entry.key == key), job.seed), {})
     settings = parse_settings([*bench.settings, *bench.budgets.get(job.recipe, ())])
     if bench.split_follows_seed:
         settings["split.seed"] = job.seed
@@ -168,7 +211,7 @@ def run(job: Job, threads: int) -> None:
 
     torch.set_num_threads(threads)
     bench = BENCHES[job.bench]
-    data = prepare(bench)
+    data = prepare(bench, job.seed)
     merged = asked(job)
     # A recipe that has changed since gets a folder of its own.
     digest = hashlib.sha256(merged.config.model_dump_json().encode()).hexdigest()[:8]
@@ -186,7 +229,22 @@ def run(job: Job, threads: int) -> None:
         "validation": validation.to_dict(),
         "test_per_user": _per_user(test),
     }
+    if bench.is_world and "metammf" in merged.config.model.name and job.placebo is None:
+        result["recovery"] = _recovery(trained, data)
     write_json(job.result, result)
+
+
+def _recovery(trained: Run, data: Path) -> dict[str, Any]:
+    """How well the fusion finds out which modality matters for which clip."""
+    from metammf.data.synthetic import load_truth
+    from metammf.experiments.recovery import recovery
+    from metammf.explanation import in_chunks, item_contributions
+    from metammf.models.content_table import content_of
+
+    features, truth, model = trained.dataset().features, load_truth(data), trained.recommender().model
+    shares = in_chunks(lambda chunk: item_contributions(model, chunk), content_of(features)).shares.numpy()  # type: ignore[arg-type]  # a fusion explains itself
+    present = np.stack(list(features.present.values()), axis=1)
+    return recovery(shares, truth.modality_weights, present, truth.modalities)
 
 
 def _cost(trained: Run) -> dict[str, Any]:
@@ -230,7 +288,7 @@ def is_there(job: Job) -> bool:
 
     if not job.result.is_file():
         return False
-    found, data = read_json(job.result)["run"], load_dataset(prepare(BENCHES[job.bench]))
+    found, data = read_json(job.result)["run"], load_dataset(prepare(BENCHES[job.bench], job.seed))
     return found["config"] == asked(job).config.model_dump(mode="json") and found["data"] == dict(data.hashes)
 
 
@@ -277,8 +335,8 @@ def main() -> None:
         for job in chosen:
             print(f"{'there  ' if is_there(job) else 'missing'} {job.bench} {job.name} {job.seed}")
         return
-    for bench in {job.bench for job in chosen}:
-        prepare(BENCHES[bench])
+    for bench, seed in {(job.bench, job.seed if BENCHES[job.bench].is_world else 0) for job in chosen}:
+        prepare(BENCHES[bench], seed)
     outcome = schedule([job for job in chosen if not is_there(job)], options.at_once, options.threads)
     if outcome.failed:
         raise SystemExit(f"{len(outcome.failed)} runs failed; run this again to go on")

@@ -108,7 +108,7 @@ def test_twins_differ_in_the_fusion_alone() -> None:
         if entry.twin is not None:
             dynamic, static = dict(entry.model), dict(entries[entry.twin].model)
             assert (dynamic.pop("fusion"), static.pop("fusion")) != ("concat", "concat")
-            for setting in ("dynamic_scale", "bounded_meta", "meta_dim", "cp_rank"):
+            for setting in ("dynamic_layers", "dynamic_scale", "bounded_meta", "meta_dim", "cp_rank"):
                 dynamic.pop(setting, None)
             assert dynamic == static
 

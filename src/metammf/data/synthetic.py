@@ -94,7 +94,7 @@ def generate_world(
 
     Args:
         users: All of them watch something in train.
-        items: Clips, of which a few in the tail may never be watched. Default: 2,400, and more (as users^0.74)
+        items: Clips, of which a few in the tail may never be watched. Default: 3,200, and more (as users^0.74)
             for more than 2,500 users.
         interactions: Distinct pairs, exactly this many; about 80% train, 10% validation, 10% test, by time. Default:
             24 a user.
@@ -108,7 +108,7 @@ def generate_world(
         ConfigError: an argument is out of range, or so many interactions do not fit.
     """
     if items is None:
-        items = max(2_400, 100 * round(24 * (max(users, 1) / 2_500) ** 0.74))
+        items = max(3_200, 100 * round(32 * (max(users, 1) / 2_500) ** 0.74))
     if interactions is None:
         interactions = min(24 * users, int(users * items * _MAX_DENSITY))
     _check_sizes(users, items, interactions, seed)

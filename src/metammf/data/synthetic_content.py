@@ -38,7 +38,7 @@ _STYLE_SCALE = 2.0
 _CURVATURE = 0.5
 _FEATURE_NOISE = 0.1
 # Spread of log popularity: a Gini between 0.6 and 0.7 of what is watched, as in logs of micro-videos.
-_POPULARITY_SPREAD = 0.8
+_POPULARITY_SPREAD = 0.7
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 Users have a taste vector for the content of each modality. The feed draws most of its clips by popularity and the
 rest from the neighbourhoods of the user's favourite content; among what it shows, the user takes the clips of highest
-utility, 5 sum_m a_im <t_um, z_im>, plus Gumbel noise: a draw without replacement from the softmax of the utilities.
+utility, 8 sum_m a_im <t_um, z_im>, plus Gumbel noise: a draw without replacement from the softmax of the utilities.
 Nothing here is of size users x items.
 """
 
@@ -35,13 +35,13 @@ _CHUNK_USERS = 16_384
 _ACTIVITY_SPREAD = 0.8
 _MAX_CATALOGUE_SHARE = 0.5
 # The feed shows this many clips for each one watched, and some more.
-_SHOWN_PER_WATCHED = 8
+_SHOWN_PER_WATCHED = 24
 _SHOWN_ANYWAY = 20
-_POPULAR_SHARE = 0.6
+_POPULAR_SHARE = 0.7
 _FAVOURITES = 2
 _COMMON_TASTE = 0.9
 _FIRST_FAVOURITE = 0.65
-_SHARPNESS = 5.0
+_SHARPNESS = 8.0
 
 
 @dataclass(frozen=True, eq=False)
