@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from metammf.nn.content import Content
-from metammf.nn.fusion import AttentionFusion, FusionKind, FusionNetwork, GatedFusion, SumFusion, make_fusion
+from metammf.nn.fusion import (
+    AttentionFusion,
+    DynamicOptions,
+    FusionKind,
+    FusionNetwork,
+    GatedFusion,
+    SumFusion,
+    make_fusion,
+)
 from metammf.nn.meta import LowRankMetaLinear
 from metammf.testing.probes import LargestTensor
 
@@ -33,7 +41,7 @@ def content(count: int = 9) -> Content:
 
 
 def fusion(kind: FusionKind, layers: tuple[int, ...] = LAYERS) -> nn.Module:
-    made = make_fusion(kind, WIDTHS, layers, meta_dim=3, cp_rank=4)
+    made = make_fusion(kind, WIDTHS, layers, options=DynamicOptions(3, 4))
     for name, parameter in made.named_parameters():
         if "vectors" in name:
             nn.init.normal_(parameter)  # zero at the start, which would hide whether they are used
@@ -138,7 +146,7 @@ def test_memory_is_that_of_activations(kind: FusionKind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_modality_is_enough(kind: FusionKind) -> None:
-    made = make_fusion(kind, {"visual": 5}, (4,), meta_dim=2, cp_rank=2)
+    made = make_fusion(kind, {"visual": 5}, (4,), options=DynamicOptions(2, 2))
     source = Content({"visual": torch.randn(3, 5)}, {"visual": torch.tensor([True, True, False])})
     assert torch.isfinite(made(source)).all()
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from metammf.data.dataset import PARTS
 from metammf.evaluation.significance import compare, holm, over_seeds
-from metammf.experiments.demo_plan import NETWORK, TRAINING
+from metammf.experiments.demo_plan import BACKBONES, FUSIONS, NETWORK, TRAINING
 from metammf.experiments.environment import environment
 from metammf.experiments.projection import neighbour_purity
 from metammf.experiments.recovery import binned, recovery
@@ -52,7 +52,13 @@ def collect(world: World, split: Split, plan: DemoPlan, outcomes: Sequence[Outco
         "seeds": list(range(plan.seed, plan.seed + plan.num_seeds)),
         "metric": TESTED,
         "world": _world(world, split),
-        "settings": {"network": dict(NETWORK), "training": {**TRAINING, **plan.training}},
+        "settings": {
+            "All networks": dict(NETWORK),
+            "On GCN": dict(BACKBONES["gcn"]),
+            "Dynamic fusion": dict(FUSIONS["metammf"]),
+            "Static fusion": dict(FUSIONS["static"]),
+            "Training": {**TRAINING, **plan.training},
+        },
         "models": [_model(entry, by_key[entry.key], world) for entry in plan.entries],
         "comparisons": _comparisons(plan.entries, by_key),
         "map": _map(plan, by_key, world),

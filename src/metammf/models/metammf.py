@@ -18,7 +18,7 @@ from metammf.models.config import ModelConfig, Search
 from metammf.models.nodes import ItemIds, NodeModel
 from metammf.nn.backbone import Backbone, BackboneKind, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.content import Content, ContentScaler, FeatureScaling
-from metammf.nn.fusion import FusionKind, make_fusion
+from metammf.nn.fusion import DynamicOptions, FusionKind, make_fusion
 from metammf.nn.neighbours import ContentNeighbours
 
 if TYPE_CHECKING:
@@ -138,11 +138,9 @@ class MetaMMF(NodeModel):
             config.fusion,
             self.scaler.out_widths,
             (*config.hidden_dims, width),
-            meta_dim=config.meta_dim,
-            cp_rank=config.cp_rank,
-            dynamic_layers=config.dynamic_layers,
-            dynamic_scale=config.dynamic_scale,
-            bounded_meta=config.bounded_meta,
+            options=DynamicOptions(
+                config.meta_dim, config.cp_rank, config.dynamic_layers, config.dynamic_scale, config.bounded_meta
+            ),
             dropout=config.fusion_dropout,
         )
         self.neighbours = ContentNeighbours(config.neighbour_temperature) if config.content_neighbours else None

@@ -7,6 +7,7 @@ usual static ones that it is compared with. Any of them fits any backbone.
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -25,6 +26,25 @@ if TYPE_CHECKING:
 FusionKind = Literal["cp", "dense", "concat", "sum", "gated", "attention"]
 
 
+@dataclass(frozen=True)
+class DynamicOptions:
+    """How the weights that are an item's own are made; the defaults are the paper's.
+
+    Args:
+        meta_dim: Meta channels S.
+        cp_rank: CP rank R, for "cp".
+        layers: "all", or "last" to leave the layers before it to all items alike.
+        scale: Size of the dynamic weights at the start, relative to the shared ones.
+        bounded: Whether a tanh bounds the meta information.
+    """
+
+    meta_dim: int = 5
+    cp_rank: int = 16
+    layers: Literal["all", "last"] = "all"
+    scale: float = 1.0
+    bounded: bool = False
+
+
 class FusionNetwork(nn.Module):
     """An item's own fusion network: h^0 = x_i, h^n = act(h^(n-1) W_i^n), LeakyReLU between layers, none after the last.
 
@@ -34,11 +54,7 @@ class FusionNetwork(nn.Module):
         widths: Modality -> feature width.
         layers: Widths of the layers behind the features, the last is O. The paper's: 1024, 512, 256, 32.
         dynamic: "cp", "dense", or None for the static twin.
-        meta_dim: Meta channels S.
-        cp_rank: CP rank R, for "cp".
-        dynamic_layers: "all", or "last" to leave the layers before it to all items alike.
-        dynamic_scale: Size of the dynamic weights at the start, relative to the shared ones.
-        bounded_meta: Whether a tanh bounds the meta information.
+        options: Of the dynamic part.
         dropout: On the features and between layers, in training.
     """
 
@@ -48,24 +64,20 @@ class FusionNetwork(nn.Module):
         layers: Sequence[int],
         *,
         dynamic: Literal["cp", "dense"] | None,
-        meta_dim: int = 5,
-        cp_rank: int = 16,
-        dynamic_layers: Literal["all", "last"] = "all",
-        dynamic_scale: float = 1.0,
-        bounded_meta: bool = False,
+        options: DynamicOptions = DynamicOptions(),
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.concat = MissingContent(widths)
         sizes = [sum(widths.values()), *layers]
-        self.meta = MetaExtractor(sizes[0], meta_dim, bounded=bounded_meta) if dynamic else None
+        self.meta = MetaExtractor(sizes[0], options.meta_dim, bounded=options.bounded) if dynamic else None
 
         def layer(depth: int, in_dim: int, out_dim: int) -> StaticLinear:
-            if dynamic is None or (dynamic_layers == "last" and depth < len(layers) - 1):
+            if dynamic is None or (options.layers == "last" and depth < len(layers) - 1):
                 return StaticLinear(in_dim, out_dim)
             if dynamic == "cp":
-                return LowRankMetaLinear(meta_dim, in_dim, out_dim, cp_rank, dynamic_scale)
-            return MetaLinear(meta_dim, in_dim, out_dim, dynamic_scale)
+                return LowRankMetaLinear(options.meta_dim, in_dim, out_dim, options.cp_rank, options.scale)
+            return MetaLinear(options.meta_dim, in_dim, out_dim, options.scale)
 
         self.layers = nn.ModuleList(layer(depth, *pair) for depth, pair in enumerate(itertools.pairwise(sizes)))
         self.activation = nn.LeakyReLU()
@@ -161,25 +173,12 @@ def make_fusion(
     widths: Mapping[str, int],
     layers: Sequence[int],
     *,
-    meta_dim: int = 5,
-    cp_rank: int = 16,
-    dynamic_layers: Literal["all", "last"] = "all",
-    dynamic_scale: float = 1.0,
-    bounded_meta: bool = False,
+    options: DynamicOptions = DynamicOptions(),
     dropout: float = 0.0,
 ) -> nn.Module:
     """Build a fusion by its name; every one maps a `Content` to (B, layers[-1])."""
     projected = {"sum": SumFusion, "gated": GatedFusion, "attention": AttentionFusion}
     if kind in projected:
         return projected[kind](widths, layers, dropout=dropout)
-    return FusionNetwork(
-        widths,
-        layers,
-        dynamic=None if kind == "concat" else "cp" if kind == "cp" else "dense",
-        meta_dim=meta_dim,
-        cp_rank=cp_rank,
-        dynamic_layers=dynamic_layers,
-        dynamic_scale=dynamic_scale,
-        bounded_meta=bounded_meta,
-        dropout=dropout,
-    )
+    dynamic: Literal["cp", "dense"] | None = None if kind == "concat" else "cp" if kind == "cp" else "dense"
+    return FusionNetwork(widths, layers, dynamic=dynamic, options=options, dropout=dropout)
