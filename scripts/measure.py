@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -256,11 +255,10 @@ def _cost(trained: Run) -> dict[str, Any]:
     log = trained.path / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     seconds = sorted(line["seconds"] for line in lines)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "epochs": len(lines),
         "median_epoch_seconds": seconds[len(seconds) // 2] if seconds else None,
-        "peak_resident_mib": round(peak, 1),
+        "peak_resident_mib": trained.record.get("peak_resident_mib"),
     }
 
 

@@ -418,3 +418,39 @@ def test_the_offset_of_cold_items_is_no_part_of_their_vectors(tmp_path: Path) ->
     for each in (wider, Recommender.load(tmp_path / "wider")):
         score = each.scores(torch.tensor([0]))[0, -1]
         assert float(score) == pytest.approx(float(known.users[0] @ vector) + offset, abs=1e-6)
+
+
+def test_items_that_were_added_outlive_two_round_trips(tmp_path: Path) -> None:
+    config = MetaMMFConfig(backbone="mf", hidden_dims=(8,), embedding_dim=8)
+    found = fit(config, SPLIT.development, training=TrainingConfig(epochs=1), seed=0)
+    features = SPLIT.catalog.features.select(np.array([16, 17]))
+    expected = found.embed_items(features)
+    again = found.add_items(["new-a", "new-b"], features)
+    for time in range(2):
+        again.save(tmp_path / f"{time}")
+        again = Recommender.load(tmp_path / f"{time}")
+        assert (again.trained_items, again.num_items) == (found.num_items, found.num_items + 2)
+        assert np.array_equal(again.embed_items(features), expected)
+
+
+def test_what_popularity_ranks_is_not_explained_by_modalities(metammf: Recommender) -> None:
+    strangers = np.flatnonzero(metammf.train.user_counts == 0)
+    with pytest.raises(ConfigError, match="has no history"):
+        metammf.explain("item-0", metammf.catalog.user_ids.ids[strangers[0]])
+
+
+def test_a_file_cannot_name_code_to_run(metammf: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metammf.save(tmp_path / "saved")
+    (tmp_path / "foreign.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "saved" / "recommender.json"
+    about = json.loads(path.read_text())
+    about["model"]["name"] = "foreign:Model"
+    path.write_text(json.dumps(about))
+    with pytest.raises(RunError, match="METAMMF_MODELS=foreign"):
+        Recommender.load(tmp_path / "saved")
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setenv("METAMMF_MODELS", "foreign")
+    with pytest.raises(RunError, match="cannot be imported"):
+        Recommender.load(tmp_path / "saved")
+    assert (tmp_path / "ran").exists()

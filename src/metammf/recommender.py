@@ -323,11 +323,13 @@ class Recommender:
 
         Raises:
             UnknownIdError: there is no such item or user.
-            ConfigError: the model does not fuse content.
+            ConfigError: the model does not fuse content, or the user has no history.
             DataError: the item's features are no longer there.
         """
         item = self.catalog.item_ids.index(item_id)
         user = None if user_id is None else self.catalog.user_ids.index(user_id)
+        if user_id is not None and not self.has_history(user_id):
+            raise ConfigError(f"user {user_id!r} has no history: popularity ranks for it, which no modality explains")
         model = self.model if isinstance(self._content_model(), Explainable) else None
         if not isinstance(model, Explainable):
             raise ConfigError(f"{self.config.name} cannot be explained by modalities")

@@ -133,7 +133,7 @@ def _assemble(
     users: pl.DataFrame,
     items: pl.DataFrame,
 ) -> Recommender:
-    config = model_config(about["model"])
+    config = model_config(about["model"], from_file=True)
     count = int(about["num_items"])
     features = absent_features(about["feature_widths"], count)
     catalog = Catalog(
@@ -172,6 +172,7 @@ def _assemble(
         scorer,
         build=build,
         state=state,
+        trained_items=trained_items,
         data_path=data_path,
         feature_hashes=about.get("feature_hashes"),
         placebo=None if placebo is None else (placebo[0], int(placebo[1])),
@@ -189,7 +190,10 @@ def _builder(
         inputs = Inputs(known, absent_features(development.catalog.features.widths, trained_items))
         with torch.random.fork_rng(devices=[]):
             model: Model = model_type(config.name)(config, inputs)  # type: ignore[assignment,arg-type]  # a Model by the caller's check
-        model.load_state_dict(weights)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise RunError(f"the recommender is damaged: its weights do not fit its config ({error})") from error
         return model.eval()
 
     return build

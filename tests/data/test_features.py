@@ -87,7 +87,17 @@ def test_a_shuffle_is_one_permutation_for_all_modalities():
     base = np.arange(20, dtype=np.float32)[:, None]
     shuffled = ItemFeatures({"a": base, "b": base + 100}).placebo("shuffle", 3)
     np.testing.assert_array_equal(shuffled.matrices["a"] + 100, shuffled.matrices["b"])
-    assert not np.array_equal(shuffled.matrices["a"], base)
+    assert (shuffled.matrices["a"] != base).all()
+
+
+def test_a_shuffle_gives_all_that_one_other_item_of_the_same_modalities_has():
+    base = np.arange(30, dtype=np.float32)[:, None]
+    lacks = np.arange(30) % 3 != 0
+    shuffled = ItemFeatures({"a": base, "b": base + 100}, {"b": lacks}).placebo("shuffle", 3)
+    donors = shuffled.matrices["a"][:, 0].astype(int)
+    assert (donors != np.arange(30)).all()
+    assert (lacks[donors] == lacks).all()
+    np.testing.assert_array_equal(shuffled.matrices["b"], base[donors] + 100)
 
 
 def test_noise_keeps_shapes_and_masks_and_is_seeded():

@@ -87,7 +87,10 @@ def test_values_of_settings_are_toml_or_text():
     }
 
 
-@pytest.mark.parametrize("pair", ["epochs=3", "training.epochs", "=3", "training.=3", ".epochs=3", "seed=3"])
+@pytest.mark.parametrize(
+    "pair",
+    ["epochs=3", "training.epochs", "=3", "training.=3", ".epochs=3", "seed=3", "model.cp_rank=3\nmodel.meta_dim=4"],
+)
 def test_what_is_no_setting(pair):
     with pytest.raises(ConfigError):
         parse_settings([pair])

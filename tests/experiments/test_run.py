@@ -92,14 +92,19 @@ def test_interrupted_training_goes_on_where_it_was(folder, tmp_path):
     config = merge("metammf-mf", SMALL | {"training.epochs": 5})
     with pytest.raises(KeyboardInterrupt):
         train_run(config, folder, tmp_path / "run", RunOptions(listeners=(Told(stop),)))
+    interrupted = dict(Run.load(tmp_path / "run").record)
     told = Told()
     resumed = train_run(config, folder, tmp_path / "run", RunOptions(resume=True, listeners=(told,)))
     assert (told.starts, told.epochs) == ([(5, 1, 3)], [4, 5])
     straight = train_run(config, folder, tmp_path / "straight")
     users = torch.arange(17)
     assert torch.equal(resumed.recommender().scores(users), straight.recommender().scores(users))
-    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    assert resumed.record["seconds"] == pytest.approx(
+        sum(line["seconds"] + line["evaluation_seconds"] for line in lines), abs=1e-3
+    )
+    assert resumed.record["started"] == interrupted["started"]
 
 
 def test_the_lock_keeps_another_out_until_training_ends(folder, tmp_path):
@@ -153,7 +158,17 @@ def test_validation_alone_decides_the_epoch_and_test_nothing(folder, tmp_path):
     """The log of a run holds validation metrics, and no figure of the test part."""
     run = train_run(merge("metammf-mf", SMALL), folder, tmp_path / "run")
     line = json.loads((run.path / "log.jsonl").read_text().splitlines()[0])
-    assert {"epoch", "step", "terms", "metrics", "seconds", "evaluation_seconds", "best", "loss"} == line.keys()
+    assert {
+        "epoch",
+        "step",
+        "terms",
+        "metrics",
+        "seconds",
+        "evaluation_seconds",
+        "best",
+        "loss",
+        "peak_resident_mib",
+    } == line.keys()
     chosen = json.loads((run.path / "metrics.json").read_text())["chosen"]
     best = max(json.loads(text)["metrics"]["ndcg@5"] for text in (run.path / "log.jsonl").read_text().splitlines())
     assert chosen["metrics"]["ndcg@5"] == best

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 
+from metammf.experiments.config import load_recipe, recipe_names
 from metammf.models.ease import EASEConfig
 from metammf.models.graphsage import GraphSAGEConfig
 from metammf.models.lightgcn import LightGCNConfig
@@ -13,7 +14,7 @@ from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
 from metammf.models.p3 import P3Config
 from metammf.models.popularity import PopularityConfig
-from metammf.models.registry import MODELS
+from metammf.models.registry import MODELS, model_config
 from metammf.nn.backbone import BackboneKind
 from metammf.nn.fusion import FusionKind
 from metammf.testing.contracts import check_model
@@ -47,6 +48,13 @@ CONFIGS: list[ModelConfig] = [
     SMALL.model_copy(update={"backbone": "mf", "cold_offset": True, "simulated_cold": 0.2}),
     SMALL.model_copy(update={"bounded_meta": True, "feature_scaling": "l2", "hidden_dims": ()}),
 ]
+
+# Those of the recipes that ship, made small.
+for recipe in recipe_names():
+    shipped = model_config(load_recipe(recipe)["model"])
+    if isinstance(shipped, MetaMMFConfig) and shipped.backbone == "lightgcn":
+        small = {"embedding_dim": 16, "hidden_dims": (12,), "feature_components": shipped.feature_components and 3}
+        CONFIGS.append(shipped.model_copy(update=small))
 
 
 def name(config: ModelConfig) -> str:

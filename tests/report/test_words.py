@@ -18,7 +18,7 @@ def outcome(results: dict[str, Any], against: str, table: str, model: str, diffe
     [
         ((0.02, 0.001), (0.01, 0.01), "A fusion network for every clip beats one network for all clips"),
         ((-0.02, 0.001), (-0.01, 0.01), "One fusion network for all clips beats a network for every clip"),
-        ((0.02, 0.4), (-0.01, 0.06), "A fusion network for every clip and one for all clips come out level"),
+        ((0.02, 0.4), (-0.01, 0.06), "A fusion network for every clip and one for all clips cannot be told apart"),
         (
             (0.02, 0.001),
             (-0.01, 0.01),
@@ -27,7 +27,7 @@ def outcome(results: dict[str, Any], against: str, table: str, model: str, diffe
         (
             (0.02, 0.2),
             (0.01, 0.01),
-            "A network for every clip: ahead of static fusion on GCN and level with static fusion on MF",
+            "A network for every clip: ahead of static fusion on GCN and not to be told from static fusion on MF",
         ),
     ],
 )

@@ -67,7 +67,7 @@ def run(file: CheckpointFile | None, *listeners: Any, **settings: Any) -> Recomm
 
 
 def told(recommender: Recommender) -> list[EpochRecord]:
-    return [replace(record, seconds=0, evaluation_seconds=0) for record in recommender.history]
+    return [replace(record, seconds=0, evaluation_seconds=0, peak_resident_mib=None) for record in recommender.history]
 
 
 def same(first: Recommender, second: Recommender) -> bool:

@@ -52,7 +52,7 @@ def same(first: Recommender, second: Recommender) -> bool:
 
 def told(recommender: Recommender) -> list[EpochRecord]:
     """The history less its times."""
-    return [replace(record, seconds=0, evaluation_seconds=0) for record in recommender.history]
+    return [replace(record, seconds=0, evaluation_seconds=0, peak_resident_mib=None) for record in recommender.history]
 
 
 class Notes:

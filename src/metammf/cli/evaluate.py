@@ -40,10 +40,12 @@ def evaluate(
         The data set's folder, where it is no longer where it was trained on.
     """
     from metammf.cli.console import bar, out
-    from metammf.cli.output import check_extension, write_table
+    from metammf.cli.output import check_extension, check_file, write_table
     from metammf.experiments.evaluating import evaluate_run
     from metammf.experiments.run import Run
 
+    if json is not None:
+        check_file(json)
     if per_user is not None:
         check_extension(per_user)
     with bar("ranking users") as progress:

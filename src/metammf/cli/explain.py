@@ -15,7 +15,7 @@ def explain(
     item
         An item's id.
     user
-        A user's id: explain the score of the item for this user.
+        A user's id: explain the score of the item for this user, along the item's own path (not through its graph neighbours).
     out
         A picture (.svg, .png, .pdf, .html) or a table (.csv, .parquet), by the extension.
     data

@@ -22,6 +22,15 @@ def check_extension(path: Path, known: Sequence[str] = (".parquet", ".csv")) -> 
     """
     if path.suffix.lower() not in known:
         raise ConfigError(f"{path}: expected a name that ends in {' or '.join(known)}")
+    check_file(path)
+
+
+def check_file(path: Path) -> None:
+    """Say before the work is done that a file cannot be written there.
+
+    Raises:
+        ConfigError: the path is a folder.
+    """
     if path.is_dir():
         raise ConfigError(f"{path} is a folder: expected a file's name")
 

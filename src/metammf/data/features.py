@@ -117,8 +117,8 @@ class ItemFeatures:
     def placebo(self, kind: Placebo, seed: int) -> ItemFeatures:
         """Return features of the same shape that tell nothing about the items; masks stay in place.
 
-        "noise" draws standard normal values; "shuffle" gives each item the features of another item, one permutation
-        for all modalities and among the items that have the modality, so that the marginals stay as they are.
+        "noise" draws standard normal values. "shuffle" gives each item all the features of one other item that has the same
+        modalities, so that the marginals stay as they are; an item that is alone in what it has keeps its own.
 
         Raises:
             DataError: the kind is neither.
@@ -126,18 +126,27 @@ class ItemFeatures:
         if kind not in ("noise", "shuffle"):
             raise DataError(f"placebo {kind!r}: expected 'noise' or 'shuffle'")
         rng = np.random.default_rng(seed)
-        order = rng.permutation(self.num_items)
-        matrices = {}
-        for name, matrix in self.matrices.items():
-            if kind == "noise":
-                matrices[name] = rng.standard_normal(matrix.shape, dtype=np.float32)
-            else:
-                holders = np.flatnonzero(self.present[name])
-                givers = order[self.present[name][order]]
-                shuffled = np.array(matrix)
-                shuffled[holders] = matrix[givers]
-                matrices[name] = shuffled
+        rng.permutation(
+            self.num_items
+        )  # what a split of the same seed draws first: all that follows is independent of it
+        if kind == "noise":
+            matrices = {
+                name: rng.standard_normal(matrix.shape, dtype=np.float32) for name, matrix in self.matrices.items()
+            }
+        else:
+            donors = self._donors(rng)
+            matrices = {name: matrix[donors] for name, matrix in self.matrices.items()}
         return ItemFeatures(matrices, self.present, num_items=self.num_items)
+
+    def _donors(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """For each item another one with the same modalities, each once."""
+        donors = np.arange(self.num_items)
+        masks = np.stack([*self.present.values(), np.ones(self.num_items, dtype=np.bool_)], axis=1)
+        _, pattern = np.unique(masks, axis=0, return_inverse=True)
+        for group in range(pattern.max(initial=-1) + 1):
+            ring = rng.permutation(np.flatnonzero(pattern == group))
+            donors[ring] = np.roll(ring, 1)
+        return donors
 
 
 def absent_features(widths: Mapping[str, int], num_items: int) -> ItemFeatures:

@@ -185,8 +185,10 @@ class _FileHashes(Mapping[str, str]):
         file, record = self._path / name, self._recorded.get(name)
         if isinstance(record, dict) and isinstance(record.get("sha256"), str):
             stat = file.stat()
-            # Written before its record and of the recorded size: unchanged. Otherwise the file is read.
-            if stat.st_size == record.get("bytes") and stat.st_mtime_ns <= (self._path / MARKER).stat().st_mtime_ns:
+            # Last touched before its record was written, and of the recorded size: unchanged. Otherwise the file is read.
+            # The time of change tells of a file that was put there with an older time of modification.
+            touched = max(stat.st_mtime_ns, stat.st_ctime_ns)
+            if stat.st_size == record.get("bytes") and touched <= (self._path / MARKER).stat().st_ctime_ns:
                 return str(record["sha256"])
         return sha256(file)
 

@@ -6,7 +6,8 @@ another, the difference vanishes: a misaligned file is seen at once, before anyt
 
     lift = mean over pairs of cos(x_i, x_j) - cos(x_i, x_j')
 
-i, j: two items of one user, drawn user by user; j': the item next to j in the order of popularity. Features are centred,
+i, j: two items of one user, drawn user by user; j': the item next to j in the order of popularity, if that user has not
+watched it. Features are centred,
 since raw ones often point all one way. The z-score is against the same pairs under shuffled rows, which keeps what
 popular items do to the spread.
 """
@@ -90,8 +91,8 @@ def feature_lift(dataset: Dataset, modality: str, *, seed: int = 0) -> FeatureLi
 def _draw_pairs(log: Interactions, present: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
     """Return (item, item of the same user, stranger of like popularity), shape (pairs, 3), among items with features."""
     kept = present[log.items]
-    users, items = log.users[kept], log.items[kept].astype(np.int64)
-    items = items[np.argsort(users, kind="stable")]
+    users, kept_items = log.users[kept], log.items[kept].astype(np.int64)
+    items = kept_items[np.argsort(users, kind="stable")]
     counts = np.bincount(users, minlength=log.num_users)
     starts = np.cumsum(counts) - counts
     several = np.flatnonzero(counts >= 2)
@@ -110,7 +111,10 @@ def _draw_pairs(log: Interactions, present: NDArray[np.bool_], rng: np.random.Ge
     place = rank[second] + step
     place = np.where((place < 0) | (place >= len(order)), rank[second] - step, place)
     stranger = order[np.clip(place, 0, len(order) - 1)]
-    distinct = (stranger != first) & (stranger != second)
+    watched = np.unique(users.astype(np.int64) * len(present) + kept_items)
+    asked = drawn * len(present) + stranger
+    place = np.minimum(np.searchsorted(watched, asked), len(watched) - 1)
+    distinct = (stranger != first) & (stranger != second) & (watched[place] != asked)
     return np.stack([first, second, stranger], axis=1)[distinct]
 
 

@@ -142,9 +142,12 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
                 f"unknown setting {key!r}{hint}: a key begins with {', '.join(f'{s}.' for s in SECTIONS)}"
             )
         try:
-            settings[key] = tomllib.loads(f"value = {text.strip()}")["value"]
-        except (tomllib.TOMLDecodeError, KeyError):
-            settings[key] = text.strip()
+            found = tomllib.loads(f"value = {text.strip()}")
+        except tomllib.TOMLDecodeError:
+            found = {"value": text.strip()}
+        if list(found) != ["value"]:
+            raise ConfigError(f"setting {key}: expected one value, got {text!r}")
+        settings[key] = found["value"]
         if settings[key] == "none":
             settings[key] = None
     return settings
@@ -189,14 +192,16 @@ def merge(recipe: str, settings: Mapping[str, Any] | None = None, options: Mappi
     return Merged(config, {key: sources.get(key, "default") for key in keys})
 
 
-def from_mapping(tree: Mapping[str, Any]) -> RunConfig:
+def from_mapping(tree: Mapping[str, Any], *, from_file: bool = False) -> RunConfig:
     """Validate a nested mapping into a config, section by section, with errors that name the dotted key.
+
+    With `from_file` no module is imported that the mapping names; see `metammf.models.registry.model_type`.
 
     Raises:
         ConfigError: an unknown key, or a value that does not fit.
     """
     parts = dict(tree)
-    parts["model"] = model_config(parts.get("model", {}))
+    parts["model"] = model_config(parts.get("model", {}), from_file=from_file)
     parts["training"] = validated(TrainingConfig, parts.get("training", {}), "training.")
     parts["split"] = validated(SplitConfig, parts.get("split", {}), "split.")
     return validated(RunConfig, parts)

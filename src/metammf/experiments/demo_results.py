@@ -161,7 +161,9 @@ def _comparisons(entries: Sequence[Entry], by_key: dict[str, list[Outcome]]) -> 
     pairs += [(entry.placebo_of, entry.key, "placebo") for entry in entries if entry.placebo_of is not None]
     rows = []
     for key, other, against in pairs:
-        a, b = ([run.evaluation for run in by_key[name]] for name in (key, other))
+        # The same seeds on both sides: a mean over more of them would be ahead for that alone.
+        seeds = {run.seed for run in by_key[key]} & {run.seed for run in by_key[other]}
+        a, b = ([run.evaluation for run in by_key[name] if run.seed in seeds] for name in (key, other))
         for table, prefix in TABLES.items():
             if _metrics(a[0], table):
                 rows.append(

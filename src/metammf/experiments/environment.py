@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +27,18 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
         "precision": precision,
         "packages": {name: _version(name) for name in _PACKAGES},
+        "source": source_hash(),
     }
+
+
+@functools.cache
+def source_hash() -> str:
+    """Return one SHA-256 for the code of this package, which changes more often than its version."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

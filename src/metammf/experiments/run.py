@@ -35,7 +35,7 @@ from metammf.files import read_json, write_json
 from metammf.recommender import Recommender
 from metammf.recommender_files import FOLDER
 from metammf.training.fit import fit, pick_device
-from metammf.training.loop import CheckpointFile
+from metammf.training.loop import CheckpointFile, peak_resident_mib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,7 +99,7 @@ class Run:
             record = read_json(path / RUN_FILE)
             for key in ("state", "fingerprint", "data", "split"):
                 record[key]
-            return cls(path, from_mapping(record["config"]), record)
+            return cls(path, from_mapping(record["config"], from_file=True), record)
         except (DataError, ConfigError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path / RUN_FILE}: damaged ({error})") from error
 
@@ -173,6 +173,8 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
             return existing
         if existing is None:
             write_json(out / RUN_FILE, record)
+        else:
+            record["started"] = existing.record.get("started", record["started"])
         write_json(out / "environment.json", environment(device, options.precision))
         try:
             return _train(Run(out, config, record), development, options, device)
@@ -276,18 +278,21 @@ def _with_placebo(development: Development, config: RunConfig) -> Development:
 
 
 def _train(run: Run, development: Development, options: RunOptions, device: str) -> Run:
-    started = time.perf_counter()
+    begun = time.perf_counter()
     config, record = run.config, dict(run.record)
     own: tuple[Listener, ...] = (JsonlLog(run.path / "log.jsonl"),)
     if options.tensorboard:
         own += (TensorBoardLog(run.path / "tensorboard"),)
     own += options.listeners
     recommender = _fit(run, development, config.training, replace(options, listeners=own), device, CHECKPOINT)
+    seconds = _seconds(recommender)
+    peaks = [*(epoch.peak_resident_mib for epoch in recommender.history), peak_resident_mib()]
     chosen = next((past for past in reversed(recommender.history) if past.best), None)
     if chosen is None and recommender.history:
         chosen = recommender.history[-1]
     if config.refit:
         recommender = _refit(run, development, options, device, chosen)
+        seconds += _seconds(recommender)
     features = {name: digest for name, digest in record["data"]["files"].items() if name.startswith("features/")}
     placebo = None if config.placebo is None else (config.placebo, config.seed)
     recommender.save(run.path / FOLDER, data_path=record["data"]["path"], feature_hashes=features, placebo=placebo)
@@ -295,11 +300,17 @@ def _train(run: Run, development: Development, options: RunOptions, device: str)
     record |= {
         "state": "finished",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - started, 3),
+        # What was trained before an interruption counts too; a solved model has no epochs to add up.
+        "seconds": round(seconds or time.perf_counter() - begun, 3),
+        "peak_resident_mib": max(filter(None, peaks), default=None),
         "epochs": chosen.epoch if chosen else None,
     }
     write_json(run.path / RUN_FILE, record)
     return Run(run.path, config, record)
+
+
+def _seconds(recommender: Recommender) -> float:
+    return float(sum(epoch.seconds + epoch.evaluation_seconds for epoch in recommender.history))
 
 
 def _refit(

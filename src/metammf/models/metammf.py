@@ -92,6 +92,9 @@ class MetaMMFConfig(ModelConfig):
             raise ValueError(f'embedding_dim must be even for combine="concat", got {self.embedding_dim}')
         if self.content_neighbours and self.backbone == "mf":
             raise ValueError("content_neighbours needs a backbone that propagates: graphsage or lightgcn")
+        for name in ("content_neighbours", "cold_offset"):
+            if getattr(self, name) and not self.simulated_cold:
+                raise ValueError(f"{name} is learned from simulated cold items: set simulated_cold above 0")
         if self.backbone == "mf" and (self.hide_targets or self.edge_dropout):
             raise ValueError("hide_targets and edge_dropout need a backbone that propagates: graphsage or lightgcn")
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,16 +30,26 @@ MODELS: dict[str, str] = {
 }
 
 
-def model_type(name: str) -> type[Model] | type[SolvedModel]:
+def model_type(name: str, *, from_file: bool = False) -> type[Model] | type[SolvedModel]:
     """Return the class of a registered name, or of ``package.module:Class``.
 
+    Args:
+        name: The name.
+        from_file: It stands in a file that somebody else may have written. Importing runs code, so that only a module that
+            is imported already, or that the variable METAMMF_MODELS names, is taken then.
+
     Raises:
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, or it is not to be imported.
     """
     target = MODELS.get(name, name)
     module, colon, attribute = target.partition(":")
     if not colon:
         raise ConfigError(f"unknown model {name!r}{did_you_mean(name, MODELS)}; there are: {', '.join(MODELS)}")
+    if from_file and name not in MODELS and module not in _trusted():
+        raise ConfigError(
+            f"model {name!r} is not one of metammf's, and loading it would run the code of {module}: if you trust that,"
+            f" import it first, or set METAMMF_MODELS={module}"
+        )
     from metammf.models.base import Model, SolvedModel  # imports torch, as the model itself will
 
     try:
@@ -49,15 +61,19 @@ def model_type(name: str) -> type[Model] | type[SolvedModel]:
     return kind
 
 
-def model_config(settings: Mapping[str, Any]) -> ModelConfig:
-    """Validate settings into the config of the model that ``name`` names.
+def _trusted() -> set[str]:
+    return {*sys.modules, *os.environ.get("METAMMF_MODELS", "").split(",")}
+
+
+def model_config(settings: Mapping[str, Any], *, from_file: bool = False) -> ModelConfig:
+    """Validate settings into the config of the model that ``name`` names; see `model_type` for `from_file`.
 
     Raises:
         ConfigError: there is no such model or setting, or a value does not fit.
     """
     if "name" not in settings:
         raise ConfigError(f"model.name is missing; there are: {', '.join(MODELS)}")
-    config_type = model_type(str(settings["name"])).config_type
+    config_type = model_type(str(settings["name"]), from_file=from_file).config_type
     return validated(config_type, settings, "model.")
 
 

@@ -80,9 +80,9 @@ def headline(results: Mapping[str, Any]) -> str:
     if kinds == {"behind"}:
         return "One fusion network for all clips beats a network for every clip"
     if kinds == {"level"}:
-        return "A fusion network for every clip and one for all clips come out level"
+        return "A fusion network for every clip and one for all clips cannot be told apart"
     names = {key: _BACKBONES[backbone] for key, backbone in _backbones(results).items()}
-    says = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
+    says = {"ahead": "ahead of", "level": "not to be told from", "behind": "behind"}
     parts = [
         f"{phrase} static fusion on {listed([names[key] for key, found in verdicts.items() if found == kind])}"
         for kind, phrase in says.items()

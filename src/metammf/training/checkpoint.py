@@ -38,6 +38,7 @@ class EpochRecord:
         seconds: Training alone.
         evaluation_seconds: Looking at validation.
         best: Whether this is the best epoch so far.
+        peak_resident_mib: The most memory that the process had held by its end; None where the system does not tell.
     """
 
     epoch: int
@@ -47,6 +48,7 @@ class EpochRecord:
     seconds: float
     evaluation_seconds: float
     best: bool
+    peak_resident_mib: float | None = None
 
     @property
     def loss(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metammf.errors import ConfigError, NonFiniteLossError, RunError, TrainingError
+from metammf.errors import NonFiniteLossError, RunError, TrainingError
 from metammf.evaluation.evaluate import validation_metrics
 from metammf.models.scorers import FallbackScorer, finished_scorer
 from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, save_checkpoint
@@ -151,7 +152,9 @@ class Trainer:
         best = self._note_best(epoch, metrics)
         means = {name: total / max(1, steps) for name, total in totals.items()}
         looked = time.perf_counter() - start - seconds
-        return EpochRecord(epoch, self.progress.step + steps, means, metrics, seconds, looked, best)
+        return EpochRecord(
+            epoch, self.progress.step + steps, means, metrics, seconds, looked, best, peak_resident_mib()
+        )
 
     def _positives(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._order(generator)
@@ -208,8 +211,6 @@ class Trainer:
     def _note_best(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         if not metrics or not self.selects:
             return False
-        if self.config.metric not in metrics:
-            raise ConfigError(f"training.metric {self.config.metric!r} is none of {', '.join(sorted(metrics))}")
         value = metrics[self.config.metric]
         if value <= self.progress.best:
             return False
@@ -272,6 +273,16 @@ def _seeded(seed: int, epoch: int, device: torch.device) -> torch.Generator:
     streams = np.random.SeedSequence((seed, epoch)).generate_state(2, np.uint64) >> np.uint64(1)
     torch.manual_seed(int(streams[0]))
     return torch.Generator(device=device).manual_seed(int(streams[1]))
+
+
+def peak_resident_mib() -> float | None:
+    """Return the most memory that this process has held so far, in MiB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:

@@ -180,3 +180,9 @@ def test_a_damaged_parquet_gives_our_error_or_a_table(tmp_path, data):
     except FileFormatError:
         return
     assert "id" in table.columns
+
+
+def test_flags():
+    assert tables.flags(series(["true", "False", "1", "0"]), "x").tolist() == [True, False, True, False]
+    with pytest.raises(FileFormatError, match=r"row 2, column .* is 'yes'; expected true or false"):
+        tables.flags(series(["true", "yes"]), "x")

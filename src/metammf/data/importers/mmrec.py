@@ -136,5 +136,5 @@ def _with_masks(features: ItemFeatures, path: Path) -> ItemFeatures:
         return features
     wanted = [f"has_{name}" for name in features.modalities]
     table = tables.read_table(path, (), wanted)
-    masks = {name.removeprefix("has_"): (table[name] == "true").to_numpy() for name in wanted if name in table.columns}
+    masks = {name.removeprefix("has_"): tables.flags(table[name], path) for name in wanted if name in table.columns}
     return ItemFeatures(features.matrices, masks, num_items=features.num_items)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,11 @@ def loads(data: bytes, path: Path | str) -> Any:
     if not data:
         raise FileFormatError(path, "is empty", "a pickle")
     try:
-        return _finish(_Machine().run(data), {}, 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of escapes that no pickle that was written so would have
+            return _finish(_Machine().run(data), {}, 0)
     except RefusedError as error:
         raise FileFormatError(path, f"the pickle asks for {error}: refused", _ADMITTED) from error
     except (

@@ -184,6 +184,19 @@ def whole(column: pl.Series, path: Path | str, *, floor: bool = False) -> NDArra
     return _cast(column, pl.Int64, path, "a whole number below 2^63").to_numpy()
 
 
+def flags(column: pl.Series, path: Path | str) -> NDArray[np.bool_]:
+    """Return a column of truth values, spelt true or false in any case, or 1 or 0.
+
+    Raises:
+        FileFormatError: a value is missing or is none of these.
+    """
+    known = {"true": True, "1": True, "false": False, "0": False}
+    found = column.cast(pl.String).str.to_lowercase().replace_strict(known, default=None, return_dtype=pl.Boolean)
+    if found.null_count():
+        raise FileFormatError(path, _cell(column, int(found.is_null().arg_max() or 0)), "true or false")
+    return found.to_numpy()
+
+
 def floats(column: pl.Series, path: Path | str) -> NDArray[np.float64]:
     """Return a column of finite numbers.
 

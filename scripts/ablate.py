@@ -1,0 +1,213 @@
+"""What works and why: change one setting of a recipe at a time and look at validation; the test part is never read.
+
+    python scripts/ablate.py                      everything that is missing
+    python scripts/ablate.py --only tiktok        one data set
+    python scripts/ablate.py --list               what there is and what is missing
+
+One JSON a change under ``results/ablations/``, made by the config that it holds; `scripts/fill_readme.py` puts them into
+docs/findings.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from measure import BENCHES, DATASETS, ROOT, prepare
+
+if TYPE_CHECKING:
+    from metammf.experiments.config import Merged
+
+ABLATIONS = ROOT / "results" / "ablations"
+RUNS = ROOT / "runs" / "ablations"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One recipe on one data set, and what is changed of it.
+
+    Args:
+        bench: Of `measure.BENCHES`.
+        recipe: What all changes are changes of.
+        changes: Words -> settings on top of the recipe's.
+    """
+
+    bench: str
+    recipe: str
+    changes: dict[str, tuple[str, ...]]
+
+
+STATIC = ('model.fusion="concat"',)
+ALIKE = {
+    "as it stands": (),
+    "static fusion": STATIC,
+    "no fusion that varies: sum of projections": ('model.fusion="sum"',),
+    "gated fusion": ('model.fusion="gated"',),
+    "attention over modalities": ('model.fusion="attention"',),
+    "dynamic in all layers": ('model.dynamic_layers="all"',),
+    "dynamic part as large as the shared one at the start": ("model.dynamic_scale=1.0",),
+    "meta information without bound": ("model.bounded_meta=false",),
+    "no hidden layer": ("model.hidden_dims=[]",),
+    "fusion decays as all else": ("training.fusion_weight_decay=1e-6",),
+    "BPR": ('training.objective="bpr"', "training.num_negatives=5"),
+    "dot product for cosine": ("model.normalize=false", "training.temperature=1.0"),
+    "content and id side by side": ('model.combine="concat"',),
+    "no id dropout": ("model.id_dropout=0.0",),
+    "one hop": ("model.num_layers=1",),
+    "three hops": ("model.num_layers=3",),
+    "Glorot's initialisation": ("model.init_std=0.1",),
+}
+STUDIES = (
+    Study(
+        "tiktok",
+        "metammf-lightgcn",
+        ALIKE
+        | {
+            "temperature .1": ("training.temperature=0.1",),
+            "temperature .2": ("training.temperature=0.2",),
+            "temperature .5": ("training.temperature=0.5",),
+            "all interactions alike": ("training.user_weight_exponent=0.0",),
+            "all users alike": ("training.user_weight_exponent=1.0",),
+            "targets stay in the graph": ("model.hide_targets=false", "model.edge_dropout=0.0"),
+            "no further edges hidden": ("model.edge_dropout=0.0",),
+            "512 negatives": ("training.shared_negatives=512",),
+            "fusion as fast as ids": ("training.fusion_learning_rate=5e-3",),
+            "all slower": ("training.learning_rate=2e-3", "training.fusion_learning_rate=5e-4"),
+            "rows scaled to unit length": ('model.feature_scaling="l2"',),
+            "fusion dropout .2": ("model.fusion_dropout=0.2",),
+            "cold items simulated, offset": ("model.simulated_cold=0.1", "model.cold_offset=true"),
+            "cold items simulated, offset, content neighbours": (
+                "model.simulated_cold=0.1",
+                "model.cold_offset=true",
+                "model.content_neighbours=true",
+            ),
+        },
+    ),
+    Study(
+        "lfm2k-cold",
+        "metammf-cold",
+        ALIKE
+        | {
+            "CP, R = 16": ('model.fusion="cp"',),
+            "CP, R = 64, S = 16": ('model.fusion="cp"', "model.cp_rank=64", "model.meta_dim=16"),
+            "no simulated cold items": (
+                "model.simulated_cold=0.0",
+                "model.cold_offset=false",
+                "model.content_neighbours=false",
+            ),
+            "no content neighbours": ("model.content_neighbours=false",),
+            "no offset": ("model.cold_offset=false",),
+            "columns standardised": ('model.feature_scaling="standardize"', "model.feature_components=10000"),
+            "all columns": ("model.feature_components=10000",),
+            "temperature .1": ("training.temperature=0.1",),
+            "temperature .3": ("training.temperature=0.3",),
+            "targets out of the graph": ("model.hide_targets=true",),
+            "fusion decay 1e-3": ("training.fusion_weight_decay=1e-3",),
+            "fusion decay 1e-2": ("training.fusion_weight_decay=1e-2",),
+        },
+    ),
+)
+
+
+def result_of(study: Study, change: str) -> Path:
+    """Return where the result of a change is."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in change.lower())
+    return ABLATIONS / study.bench / f"{name}.json"
+
+
+def asked(study: Study, change: str) -> Merged:
+    """Return the config of a change."""
+    from metammf.experiments.config import merge, parse_settings
+
+    bench = BENCHES[study.bench]
+    settings = parse_settings([*bench.settings, *study.changes[change]])
+    if bench.split_follows_seed:
+        settings["split.seed"] = 0
+    return merge(study.recipe, settings, {"seed": 0})
+
+
+def run(study: Study, change: str) -> None:
+    """Train one change and write what validation says of it."""
+    import torch
+
+    from metammf.experiments.evaluating import evaluate_run
+    from metammf.experiments.run import RunOptions, train_run
+    from metammf.files import write_json
+
+    torch.set_num_threads(1)
+    path = result_of(study, change)
+    trained = train_run(
+        asked(study, change),
+        DATASETS / BENCHES[study.bench].source,
+        RUNS / study.bench / path.stem,
+        RunOptions(device="cpu", resume=True),
+    )
+    found = evaluate_run(trained, part="validation")
+    write_json(
+        path,
+        {
+            "bench": study.bench,
+            "recipe": study.recipe,
+            "change": change,
+            "settings": list(study.changes[change]),
+            "config": trained.record["config"],
+            "epochs": trained.record["epochs"],
+            "validation": found.to_dict(),
+        },
+    )
+
+
+def is_there(study: Study, change: str) -> bool:
+    """Tell whether there is a result of the change, of the recipe as it stands now."""
+    from metammf.files import read_json
+
+    path = result_of(study, change)
+    if not path.is_file():
+        return False
+    found: dict[str, Any] = read_json(path)
+    return bool(found["config"] == asked(study, change).config.model_dump(mode="json"))
+
+
+def main() -> None:
+    """Read the options and do what they say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=[study.bench for study in STUDIES], help="one data set")
+    parser.add_argument("--at-once", type=int, default=2, help="runs at a time (2)")
+    parser.add_argument("--list", action="store_true", help="say what is there and what is missing")
+    parser.add_argument("--one", nargs=2, metavar="WORD", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    studies = {study.bench: study for study in STUDIES if options.only in (None, study.bench)}
+    if options.one:
+        run(studies[options.one[0]], options.one[1])
+        return
+    todo = []
+    for study in studies.values():
+        prepare(BENCHES[study.bench])
+        for change in study.changes:
+            there = is_there(study, change)
+            if options.list:
+                print(f"{'there  ' if there else 'missing'} {study.bench}: {change}")
+            elif not there:
+                todo.append((study, change))
+
+    def one(job: tuple[Study, str]) -> bool:
+        words = [job[0].bench, job[1]]
+        done = subprocess.run([sys.executable, __file__, "--one", *words], check=False, capture_output=True, text=True)
+        print(f"{'FAILED' if done.returncode else 'done  '} {': '.join(words)}", flush=True)
+        if done.returncode:
+            print(done.stderr[-2000:], flush=True)
+        return not done.returncode
+
+    with ThreadPoolExecutor(options.at_once) as pool:
+        if not all(list(pool.map(one, todo))):
+            raise SystemExit("some runs failed; run this again to go on")
+
+
+if __name__ == "__main__":
+    main()
