@@ -47,21 +47,11 @@ STATIC = ('model.fusion="concat"',)
 ALIKE = {
     "as it stands": (),
     "static fusion": STATIC,
-    "no fusion that varies: sum of projections": ('model.fusion="sum"',),
-    "gated fusion": ('model.fusion="gated"',),
-    "attention over modalities": ('model.fusion="attention"',),
     "dynamic in all layers": ('model.dynamic_layers="all"',),
-    "dynamic part as large as the shared one at the start": ("model.dynamic_scale=1.0",),
-    "meta information without bound": ("model.bounded_meta=false",),
-    "no hidden layer": ("model.hidden_dims=[]",),
     "fusion decays as all else": ("training.fusion_weight_decay=1e-6",),
-    "BPR": ('training.objective="bpr"', "training.num_negatives=5"),
     "dot product for cosine": ("model.normalize=false", "training.temperature=1.0"),
-    "content and id side by side": ('model.combine="concat"',),
     "no id dropout": ("model.id_dropout=0.0",),
-    "one hop": ("model.num_layers=1",),
     "three hops": ("model.num_layers=3",),
-    "Glorot's initialisation": ("model.init_std=0.1",),
 }
 STUDIES = (
     Study(
@@ -69,24 +59,15 @@ STUDIES = (
         "metammf-lightgcn",
         ALIKE
         | {
-            "temperature .1": ("training.temperature=0.1",),
+            # As many positives a step as the softmax has.
+            "BPR": ('training.objective="bpr"', "training.batch_size=10240"),
             "temperature .2": ("training.temperature=0.2",),
-            "temperature .5": ("training.temperature=0.5",),
             "all interactions alike": ("training.user_weight_exponent=0.0",),
-            "all users alike": ("training.user_weight_exponent=1.0",),
-            "targets stay in the graph": ("model.hide_targets=false", "model.edge_dropout=0.0"),
-            "no further edges hidden": ("model.edge_dropout=0.0",),
-            "512 negatives": ("training.shared_negatives=512",),
+            "targets and edges stay in the graph": ("model.hide_targets=false", "model.edge_dropout=0.0"),
+            "free vectors start at .1": ("model.init_std=0.1",),
             "fusion as fast as ids": ("training.fusion_learning_rate=5e-3",),
-            "all slower": ("training.learning_rate=2e-3", "training.fusion_learning_rate=5e-4"),
-            "rows scaled to unit length": ('model.feature_scaling="l2"',),
             "fusion dropout .2": ("model.fusion_dropout=0.2",),
             "cold items simulated, offset": ("model.simulated_cold=0.1", "model.cold_offset=true"),
-            "cold items simulated, offset, content neighbours": (
-                "model.simulated_cold=0.1",
-                "model.cold_offset=true",
-                "model.content_neighbours=true",
-            ),
         },
     ),
     Study(
@@ -94,6 +75,13 @@ STUDIES = (
         "metammf-cold",
         ALIKE
         | {
+            "sum of projections": ('model.fusion="sum"',),
+            "gated fusion": ('model.fusion="gated"',),
+            "attention over modalities": ('model.fusion="attention"',),
+            "dynamic part as large as the shared one at the start": ("model.dynamic_scale=1.0",),
+            "meta information without bound": ("model.bounded_meta=false",),
+            "no hidden layer": ("model.hidden_dims=[]",),
+            "BPR": ('training.objective="bpr"',),
             "CP, R = 16": ('model.fusion="cp"',),
             "CP, R = 64, S = 16": ('model.fusion="cp"', "model.cp_rank=64", "model.meta_dim=16"),
             "no simulated cold items": (
@@ -106,7 +94,6 @@ STUDIES = (
             "columns standardised": ('model.feature_scaling="standardize"', "model.feature_components=10000"),
             "all columns": ("model.feature_components=10000",),
             "temperature .1": ("training.temperature=0.1",),
-            "temperature .3": ("training.temperature=0.3",),
             "targets out of the graph": ("model.hide_targets=true",),
             "fusion decay 1e-3": ("training.fusion_weight_decay=1e-3",),
             "fusion decay 1e-2": ("training.fusion_weight_decay=1e-2",),
