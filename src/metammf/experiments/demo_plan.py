@@ -23,9 +23,11 @@ NETWORK: Mapping[str, Any] = {
 }
 BACKBONES: Mapping[str, Mapping[str, Any]] = {
     "mf": {"backbone": "mf"},
-    # A convolution leans on the edges that it is to predict, and has no use for content where there always are some.
+    # A convolution leans on the edges that it is to predict, and has no use for content where there always are some. With a
+    # second layer its own weights make the static fusion a deeper network, which then comes close to the dynamic one.
     "gcn": {
         "backbone": "graphsage",
+        "num_layers": 1,
         "hidden_dropout": 0.2,
         "hide_targets": True,
         "simulated_cold": 0.3,
