@@ -16,6 +16,7 @@ from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
 from metammf.data.splitting import Development, Split
+from metammf.data.synthetic import generate_world
 from metammf.errors import ConfigError, DataError, NonFiniteLossError, TrainingError
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
@@ -113,6 +114,19 @@ def test_epochs_differ_from_each_other() -> None:
 
 
 # What may not reach it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["softmax", "bpr"])
+def test_several_threads_add_up_gradients_of_repeated_rows_in_one_order(objective: str) -> None:
+    development = generate_world(users=300, items=400, interactions=6_000).dataset.split().development
+    config = training(objective=objective, epochs=1, batch_size=2_000)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        first, *others = (fit(MF, development, training=config, seed=1) for _ in range(4))
+    finally:
+        torch.set_num_threads(before)
+    assert all(same(first, other) for other in others)
 
 
 @pytest.mark.parametrize("config", [MF, MMF])

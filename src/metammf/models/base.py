@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from metammf.models.content_table import ContentTable
 from metammf.nn.graph import BipartiteGraph
@@ -55,7 +56,7 @@ class Batch:
             Vectors of the users (B, D), of the positives (B, D), and of the negatives (B, K, D) or (M, D).
         """
         users, places, positives, negatives = self.distinct_vectors(model)
-        return users[places], positives, negatives
+        return functional.embedding(places, users), positives, negatives
 
     def distinct_vectors(self, model: Model) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Call the model once, and leave each user's vector where it is one.
@@ -69,7 +70,14 @@ class Batch:
         items, item_places = torch.unique(nodes, return_inverse=True)
         user_vectors, item_vectors = model(users, items)
         positives, negatives = item_places[: len(self.positives)], item_places[len(self.positives) :]
-        return user_vectors, user_places, item_vectors[positives], item_vectors[negatives.view(self.negatives.shape)]
+        # As an embedding's rows: the gradient of repeated rows adds up in one order, whatever the number of threads. That of
+        # `item_vectors[positives]` does not.
+        return (
+            user_vectors,
+            user_places,
+            functional.embedding(positives, item_vectors),
+            functional.embedding(negatives.view(self.negatives.shape), item_vectors),
+        )
 
 
 class Objective(Protocol):

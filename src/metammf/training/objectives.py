@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from metammf.models.base import Batch
 from metammf.nn.losses import bce_loss, bpr_loss, sampled_softmax_loss
@@ -72,7 +73,10 @@ class SoftmaxObjective:
         assert batch.masked is not None
         # A user's scores of the shared negatives serve all of its positives.
         users, places, positives, negatives = batch.distinct_vectors(model)
-        positive_scores = _with_offsets(model, batch.positives, (users[places] * positives).sum(1)) / self.temperature
+        positive_scores = (
+            _with_offsets(model, batch.positives, (functional.embedding(places, users) * positives).sum(1))
+            / self.temperature
+        )
         negative_scores = _with_offsets(model, batch.negatives, users @ negatives.T) / self.temperature
         if batch.negative_correction is not None and batch.positive_correction is not None:
             positive_scores = positive_scores + batch.positive_correction
