@@ -119,11 +119,11 @@ def test_epochs_differ_from_each_other() -> None:
 @pytest.mark.parametrize("objective", ["softmax", "bpr"])
 def test_several_threads_add_up_gradients_of_repeated_rows_in_one_order(objective: str) -> None:
     development = generate_world(users=300, items=400, interactions=6_000).dataset.split().development
-    config = training(objective=objective, epochs=1, batch_size=2_000)
+    config = training(objective=objective, epochs=1, batch_size=3_000)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        first, *others = (fit(MF, development, training=config, seed=1) for _ in range(4))
+        first, *others = (fit(MFConfig(), development, training=config, seed=1) for _ in range(4))
     finally:
         torch.set_num_threads(before)
     assert all(same(first, other) for other in others)
