@@ -55,7 +55,7 @@ PUBLISHED = {
 }
 TAGS = (
     "The textual features are made of tags that the same users gave, so that part of what they tell is the users' own taste;"
-    " the table on audio alone has none of that."
+    " docs/results.md has the same on audio alone, which has none of that."
 )
 CAPTIONS = {
     "tiktok": "Published rows are of models that had a textual modality too, which the public files lack; their epoch was chosen"

@@ -324,8 +324,8 @@ def test_whole_numbers_stay_whole_numbers(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(RunError, match="holds no finished recommender"):
+    for folder, told in ((tmp_path, "holds no finished recommender"), (tmp_path / "nowhere", "no such folder")):
+        with pytest.raises(RunError, match=told):
             Recommender.load(folder)
 
 

@@ -96,6 +96,8 @@ def read_recommender(kind: type[Recommender], folder: Path | str) -> Recommender
         RunError: there is nothing of the kind, or it is damaged.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder")
     if not (folder / MARKER).is_file():
         folder = folder / FOLDER
     if not (folder / MARKER).is_file():

@@ -20,11 +20,13 @@ def test_runs_are_listed_with_their_figures(metammf, groups, tmp_path):
         "seed",
         "state",
         "epoch",
+        "metric",
         "validation",
         "test",
     ]
     one, three, two = lines[1:]
-    assert one.split() == [str(tmp_path / "deep" / "one"), "popularity", "two", "groups", "published", "0", "finished"]
+    where = str(tmp_path / "deep" / "one")
+    assert one.split() == [where, "popularity", "two", "groups", "published", "0", "finished", "recall@20"]
     assert three.split() == [str(tmp_path / "three"), "damaged"]
     assert two.split()[-1] == "1.000"
 

@@ -258,8 +258,12 @@ def test_interrupted_killed_and_resumed_ends_bit_equal(metammf, refused, started
     assert "in use by another process" in refused(*words, "--out", run, "--resume")
     process.send_signal(signal.SIGINT)
     out, told = process.communicate(timeout=90)
-    assert (process.returncode, out, told) == (130, "", "metammf: interrupted\n")
-    assert "not finished" in refused("evaluate", run)
+    assert (process.returncode, out, told) == (
+        130,
+        "",
+        f"metammf: interrupted; the same command with --resume goes on, from {run}\n",
+    )
+    assert "no finished recommender" in refused("evaluate", run)
 
     reached = epochs()
     process = started(*words, "--out", run, "--resume")

@@ -107,6 +107,15 @@ def test_interrupted_training_goes_on_where_it_was(folder, tmp_path):
     assert resumed.record["started"] == interrupted["started"]
 
 
+def test_a_recommender_that_is_gone_is_made_again(folder, tmp_path):
+    config = merge("metammf-mf", SMALL)
+    scores = train_run(config, folder, tmp_path / "run").recommender().scores(torch.arange(17))
+    shutil.rmtree(tmp_path / "run" / "recommender")
+    assert not Run.load(tmp_path / "run").finished
+    again = train_run(config, folder, tmp_path / "run", RunOptions(resume=True))
+    assert torch.equal(again.recommender().scores(torch.arange(17)), scores)
+
+
 def test_the_lock_keeps_another_out_until_training_ends(folder, tmp_path):
     config, out = merge("metammf-mf", SMALL), tmp_path / "run"
     refused = []

@@ -15,7 +15,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
     seed
         Of the world and of training.
     """
-    from metammf.cli.console import bar, show_warnings
+    from metammf.cli.console import bar, err, show_warnings
     from metammf.errors import ConfigError
     from metammf.experiments.demo import REPORT_FILE, run_demo
     from metammf.experiments.demo_plan import DemoPlan
@@ -32,6 +32,8 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
 
         def show(done: int, total: int, what: str) -> None:
             progress.update(task, completed=done, total=total, note=what)
+            if what and not err.is_terminal:
+                err.print(f"{done}/{total} {what}")
 
         results = run_demo(out, DemoPlan(seed=seed), render=render_page, progress=show, command=command)
     _summarise(results, out / REPORT_FILE)

@@ -71,7 +71,7 @@ def _status(error: BaseException) -> int:
 
 def _message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return str(error) or "interrupted"
     if isinstance(error, MetaMMFError):
         return str(error)
     if isinstance(error, CycloptsError):

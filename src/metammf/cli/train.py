@@ -88,7 +88,10 @@ def train(
         options = RunOptions(
             device=device, precision=precision, resume=resume, tensorboard=tensorboard, listeners=(progress,)
         )
-        run = train_run(merged, data, out, options)
+        try:
+            run = train_run(merged, data, out, options)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(f"interrupted; the same command with --resume goes on, from {out}") from interrupt
     if finished:
         screen.print(f"{out} is finished already")
         return

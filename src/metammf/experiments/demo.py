@@ -70,6 +70,7 @@ def run_demo(
         DataError: `out` is somebody else's, or cannot be written.
         RunError: another demo is writing there, or a process died.
     """
+    folder = str(out)
     plan, out = plan or DemoPlan(), Path(out).resolve()
     started = time.perf_counter()
     with _replacing(out):
@@ -78,7 +79,7 @@ def run_demo(
         jobs = _jobs(plan, world, out)
         outcomes = run_jobs(jobs, _workers(plan, len(jobs)), _counting(len(jobs), progress))
         results = collect(world, load_dataset(out / "world").split(), plan, outcomes)
-        results |= {"command": command, "seconds": round(time.perf_counter() - started, 1)}
+        results |= {"command": command, "folder": folder, "seconds": round(time.perf_counter() - started, 1)}
         plain = json.loads(json.dumps(results, allow_nan=False))  # the page is made of what the file holds
         page = render(plain)
         write_json(out / RESULTS_FILE, plain)

@@ -24,7 +24,7 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
 
 def _row(path: Path) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(
-        ("run", "model", "data", "split", "seed", "state", "epoch", "validation", "test", "refitted")
+        ("run", "model", "data", "split", "seed", "state", "epoch", "metric", "validation", "test", "refitted")
     )
     row["run"] = str(path)
     try:
@@ -37,6 +37,7 @@ def _row(path: Path) -> dict[str, Any]:
             "seed": config.seed,
             "state": ", ".join(filter(None, [run.record["state"], config.placebo, "refit" if config.refit else None])),
             "epoch": run.record.get("epochs"),
+            "metric": config.training.metric,
             "validation": _chosen(run),
             "refitted" if config.refit else "test": _test(path, config.training.metric),
         }

@@ -33,7 +33,7 @@ from metammf.experiments.environment import environment
 from metammf.experiments.listeners import JsonlLog, TensorBoardLog
 from metammf.files import read_json, write_json
 from metammf.recommender import Recommender
-from metammf.recommender_files import FOLDER
+from metammf.recommender_files import FOLDER, MARKER
 from metammf.training.fit import fit, pick_device
 from metammf.training.loop import CheckpointFile, peak_resident_mib
 
@@ -106,7 +106,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether there is a recommender."""
-        return self.record["state"] == "finished"
+        return self.record["state"] == "finished" and (self.path / FOLDER / MARKER).is_file()
 
     def recommender(self) -> Recommender:
         """Return the finished recommender.
@@ -115,7 +115,7 @@ class Run:
             RunError: training is not finished, or the folder is damaged.
         """
         if not self.finished:
-            raise RunError(f"{self.path}: training is not finished; go on with --resume")
+            raise RunError(f"{self.path} holds no finished recommender: go on with its training by --resume")
         return Recommender.load(self.path)
 
     def dataset(self, path: Path | str | None = None) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from metammf.report import figures, words
@@ -196,10 +197,14 @@ def _recovery(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _commands(results: Mapping[str, Any]) -> list[str]:
-    """What a reader may want to type next, from within the folder of the report."""
-    run = next(f"runs/{model['key']}-{results['seed']}" for model in results["models"] if model["role"] == "dynamic")
+    """What a reader may want to type next, from where the demo was run."""
+    metric = results["metric"]
+    dynamic = [model for model in results["models"] if model["role"] == "dynamic"]
+    best = max(dynamic, key=lambda model: float(model["tables"]["all"][metric]["mean"]))
+    run = f"runs/{best['key']}-{results['seed']}"
     item = results["map"]["items"][0]
     return [
+        f"cd {shlex.quote(results['folder'])}",
         f"metammf recommend {run} --user 1 -k 10",
         f"metammf similar {run} --item {item}",
         f"metammf explain {run} --item {item} --out why.svg",

@@ -99,7 +99,8 @@ def findings(results: Mapping[str, Any]) -> list[str]:
     """What was found, a sentence or two each."""
     found = [
         _against(results, "static", "all", "On all test clips"),
-        _against(results, "static", "cold_among_all", "On cold clips, which nobody watched before the test,"),
+        _against(results, "static", "cold_among_all", "On cold clips, which nobody watched in training,"),
+        _against(results, "static", "warm", "On warm clips"),
         _content(results),
         _recovered(results),
         _best(results),
@@ -136,7 +137,11 @@ def _content(results: Mapping[str, Any]) -> str:
         opening = "Content does not show: no fusion beats the same network fed noise in the place of its features"
     gains = [f"{change(row)} on {TABLE_NAMES[row['table']]}" for row in rows if row["model"] == rows[0]["model"]]
     label = next(model["label"] for model in results["models"] if model["key"] == rows[0]["model"])
-    return f"{opening} ({label}: {listed(gains)})."
+    warm = [verdict(row) for row in pick(results, "placebo", "warm")]
+    says = {"ahead": "ahead of", "behind": "behind", "level": "not to be told from"}
+    there = [f"{warm.count(kind)} {phrase}" for kind, phrase in says.items() if kind in warm]
+    apart = f" On warm clips alone, of {len(warm)} fusions {listed(there)} the noise." if there else ""
+    return f"{opening} ({label}: {listed(gains)}).{apart}"
 
 
 def _recovered(results: Mapping[str, Any]) -> str:
@@ -146,7 +151,7 @@ def _recovered(results: Mapping[str, Any]) -> str:
         return ""
     best = max(dynamic, key=lambda model: float(model["recovery"]["pearson"]["mean"]))
     r = best["recovery"]["pearson"]["mean"]
-    follows = "follows closely" if r >= 0.6 else "follows" if r >= 0.4 else "follows loosely" if r >= 0.2 else ""
+    follows = "follows" if r >= 0.4 else "follows loosely" if r >= 0.2 else ""
     says = f"{follows} how much that modality truly carries" if follows else "does not tell what it truly carries"
     others = [f"its static twin {_r(fused[best['twin']]['recovery']['pearson']['mean'])}"]
     placebo = fused.get(f"{best['key']}-noise")

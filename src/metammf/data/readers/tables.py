@@ -71,8 +71,16 @@ def require_columns(frame: pl.LazyFrame, columns: Sequence[str], path: Path | st
     for name in columns:
         if name not in there:
             raise FileFormatError(
-                path, f"has no column {name!r}{did_you_mean(name, there)}; its columns are {', '.join(there)}"
+                path, f"has no column {name!r}{did_you_mean(name, there)}; its columns are {_listed(there)}"
             )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as they can be shown: of what is no table they may be anything."""
+    shown = [name if name.isprintable() else repr(name) for name in names[:20]]
+    return ", ".join(name if len(name) <= 60 else f"{name[:60]}..." for name in shown) + (
+        f" and {len(names) - 20} more" if len(names) > 20 else ""
+    )
 
 
 def collect(frame: pl.LazyFrame, path: Path | str) -> pl.DataFrame:
