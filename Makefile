@@ -44,6 +44,7 @@ check: lint
 
 results: .venv/.report
 	$(BIN)/python scripts/measure.py
+	$(BIN)/python scripts/ablate.py
 	$(BIN)/python scripts/fill_readme.py
 
 dev: .venv/.dev
