@@ -246,6 +246,31 @@ def test_listeners_are_told() -> None:
     assert all(record.loss == record.terms["bpr"] for record in recommender.history)
 
 
+def test_validation_of_some_users() -> None:
+    """The same users at each look, and all of theirs; other users by another seed."""
+    config = training(validation_users=5)
+    trainers = [
+        Trainer(
+            build_model(MF, SPLIT.development, seed=0, device=torch.device("cpu")),
+            make_objective(config),
+            SPLIT.development,
+            config,
+            seed=seed,
+        )
+        for seed in (0, 0, 1)
+    ]
+    looked = [trainer.looked_at for trainer in trainers]
+    assert np.array_equal(looked[0].keys, looked[1].keys)
+    assert not np.array_equal(looked[0].keys, looked[2].keys)
+    users = np.unique(looked[0].users)
+    assert len(users) == 5
+    assert np.array_equal(looked[0].keys, SPLIT.validation.keys[np.isin(SPLIT.validation.users, users)])
+    assert trainers[0].run().history[-1].metrics
+    everybody = training(validation_users=10_000)
+    same_as_all = fit(MF, SPLIT.development, training=everybody)
+    assert told(same_as_all) == told(fit(MF, SPLIT.development, training=training()))
+
+
 # Steps ---------------------------------------------------------------------------------------------------------
 
 

@@ -59,9 +59,9 @@ def test_frozen() -> None:
 
 def test_positives_a_step() -> None:
     """The paper counts triples: 3,000 of them are 600 positives of 5 negatives each."""
-    assert TrainingConfig().positives_per_step == 600
-    assert TrainingConfig(batch_size=3, num_negatives=5).positives_per_step == 1
-    assert TrainingConfig(objective="softmax", batch_size=256).positives_per_step == 256
+    assert TrainingConfig().positives_per_batch == 600
+    assert TrainingConfig(batch_size=3, num_negatives=5).positives_per_batch == 1
+    assert TrainingConfig(objective="softmax", batch_size=256).positives_per_batch == 256
 
 
 def test_every_setting_has_a_docstring() -> None:

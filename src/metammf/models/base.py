@@ -49,7 +49,7 @@ class Batch:
     negative_correction: Float[Tensor, " shared"] | None = None
     positive_correction: Float[Tensor, " batch"] | None = None
 
-    def vectors(self, model: Model) -> tuple[Tensor, Tensor, Tensor]:
+    def vectors(self, model: VectorSource) -> tuple[Tensor, Tensor, Tensor]:
         """Call the model once, on the distinct nodes of the batch.
 
         Returns:
@@ -58,7 +58,7 @@ class Batch:
         users, places, positives, negatives = self.distinct_vectors(model)
         return functional.embedding(places, users), positives, negatives
 
-    def distinct_vectors(self, model: Model) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def distinct_vectors(self, model: VectorSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Call the model once, and leave each user's vector where it is one.
 
         Returns:
@@ -80,10 +80,26 @@ class Batch:
         )
 
 
+class VectorSource(Protocol):
+    """What an objective sees of a model: the model itself, or its vectors where several batches share them."""
+
+    def __call__(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of these nodes; the indices of each side are distinct. See `Model.forward`."""
+        ...
+
+    def item_offsets(self, items: Tensor) -> Tensor | None:
+        """Return what is added to every score of these items; see `Model.item_offsets`."""
+        ...
+
+    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
+        """Return the free vectors that a penalty is laid upon; see `Model.embeddings`."""
+        ...
+
+
 class Objective(Protocol):
     """What a step descends: owns loss and penalties."""
 
-    def __call__(self, model: Model, batch: Batch) -> Mapping[str, Tensor]:
+    def __call__(self, model: VectorSource, batch: Batch) -> Mapping[str, Tensor]:
         """Return the terms of the loss, which are added up."""
         ...
 
@@ -163,6 +179,13 @@ class Model(nn.Module, ABC):
 
     def content_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the fusion, which may have a learning rate and decay of their own."""
+        return []
+
+    def row_tables(self) -> list[nn.Embedding]:
+        """Return the tables of which `forward` reads the rows of its nodes alone, by calling them; none by default.
+
+        Of these a step can leave the rows that it does not read as they are.
+        """
         return []
 
     @property

@@ -63,6 +63,10 @@ class IdModel(NodeModel):
         """Return the free vectors of these items."""
         return self.item_table(items)
 
+    def row_tables(self) -> list[nn.Embedding]:
+        """Return the free vectors of both sides, unless the backbone propagates those of all."""
+        return [] if self.backbone.propagates else [self.user_table, self.item_table]
+
     def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
         """Return the free vectors of both sides."""
         return [self.user_table(users), self.item_table(items)]

@@ -225,6 +225,10 @@ class MetaMMF(NodeModel):
             vectors = torch.where(isolated.unsqueeze(1), borrowed, vectors)
         return self.finish(vectors)
 
+    def row_tables(self) -> list[nn.Embedding]:
+        """Return the free vectors of both sides, unless the backbone propagates those of all."""
+        return [] if self.backbone.propagates else [self.user_table, self.item_ids.table]
+
     def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
         """Return the free vectors of both sides."""
         return [self.user_table(users), self.item_ids.table(items)]

@@ -117,6 +117,10 @@ class NodeModel(Model):
             edges = (users, positives) if self.hide_targets else None
             self._graph = self.backbone.graph.without(edges, self.isolated, share=self.edge_dropout)
 
+    def row_tables(self) -> list[nn.Embedding]:
+        """Return the users' free vectors, unless the backbone propagates those of all."""
+        return [] if self.backbone.propagates else [self.user_table]
+
     def finish(self, vectors: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return the vectors as they are scored."""
         return nn.functional.normalize(vectors, dim=1) if self.normalize else vectors

@@ -19,14 +19,17 @@ class TrainingConfig(Config):
     """Pairwise BPR, sampled softmax over shared negatives, or binary cross-entropy."""
     epochs: Positive = 200
     """Passes over the train interactions, at most."""
+    batches_per_step: Positive = 1
+    """Batches whose gradients one step collects. They share one fusion and one propagation, in the memory of one batch: for
+    "bpr" and "bce" the same as one step on a batch so many times larger."""
     max_steps: Positive | None = None
     """Stop after this many steps, in the midst of an epoch if need be."""
     batch_size: Positive = 3000
-    """Triples a step for "bpr" and "bce" (positives times `num_negatives`), positives a step for "softmax"."""
+    """Triples a batch for "bpr" and "bce" (positives times `num_negatives`), positives a batch for "softmax"."""
     num_negatives: Positive = 5
     """Negatives of each positive, for "bpr" and "bce"."""
     shared_negatives: Annotated[int, Field(ge=0), Search(64, 2048, log=True)] = 512
-    """Negatives that all positives of a step share, for "softmax"; 0, or as many as there are, takes every item."""
+    """Negatives that all positives of a batch share, for "softmax"; 0, or as many as there are, takes every item."""
     negative_sampling: Literal["uniform", "popularity"] = "uniform"
     """What negatives are drawn by, among the items with a train interaction; never a train positive of the user."""
     popularity_exponent: Annotated[float, Field(ge=0, le=1)] = 0.75
@@ -40,6 +43,11 @@ class TrainingConfig(Config):
     alike, once an epoch; 1 draws users alike, as the metrics count them."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """AdamW decouples the weight decay."""
+    table_updates: Literal["dense", "touched"] = "dense"
+    """What a step moves of tables that it reads by rows, such as the free vectors of MF: "dense" all rows, as the optimizer
+    has it; "touched" those of the batch, in time of the batch, and a row that is read later has first made up for what it
+    missed. The two differ in the weight decay of "adam" alone, which then acts on the rows of the batch. Tables that a graph
+    propagates are always "dense"."""
     learning_rate: Annotated[float, Field(gt=0), Search(1e-4, 1e-2, log=True)] = 1e-3
     """Step size."""
     fusion_learning_rate: Annotated[float, Field(gt=0), Search(1e-5, 1e-2, log=True)] | None = None
@@ -56,6 +64,9 @@ class TrainingConfig(Config):
     """Validation metric that chooses the epoch."""
     evaluate_every: Positive = 1
     """Epochs between looks at validation."""
+    validation_users: Positive | None = None
+    """Look at so many users of the validation part, drawn by the seed, so that choosing an epoch does not take longer than
+    training one; all of them by default."""
     patience: Positive | None = 20
     """Looks at validation without a better metric after which training stops and the best epoch's weights are taken;
     none trains all epochs and takes the last weights, so that validation has no say."""
@@ -70,6 +81,6 @@ class TrainingConfig(Config):
         return metric
 
     @property
-    def positives_per_step(self) -> int:
-        """Positives that one step takes."""
+    def positives_per_batch(self) -> int:
+        """Positives of one batch."""
         return self.batch_size if self.objective == "softmax" else max(1, self.batch_size // self.num_negatives)

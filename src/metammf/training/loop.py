@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -18,14 +19,17 @@ from metammf.evaluation.evaluate import validation_metrics
 from metammf.models.scorers import FallbackScorer, finished_scorer
 from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, save_checkpoint
 from metammf.training.objectives import draw_batch
+from metammf.training.optimizers import Optimizer, clip_gradients, make_optimizer, settle
 from metammf.training.sampling import NegativeSampler
+from metammf.training.shared import SharedVectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from metammf.data.interactions import Interactions
     from metammf.data.splitting import Development
-    from metammf.models.base import Model, Objective
+    from metammf.models.base import Batch, Model, Objective
     from metammf.training.config import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -88,7 +92,7 @@ class Trainer:
         self.model, self.objective, self.development, self.config = model, objective, development, config
         self.seed, self.precision, self.listeners, self.checkpoint = seed, precision, listeners, checkpoint
         self.device = next(model.parameters()).device
-        self.optimizer = _optimizer(model, config)
+        self.optimizer: Optimizer = make_optimizer(model, config)
         self.progress = Progress()
         self.best_state: dict[str, Tensor] = {}
         train = development.train
@@ -103,7 +107,9 @@ class Trainer:
             self.users, self.items = self.users[hungry], self.items[hungry]
         if not len(self.users) or bool(self.sampler.sated[self.users].all()):
             raise TrainingError("every user has watched every item that has a train interaction: nothing can be ranked")
-        self.steps_per_epoch = -(-len(self.users) // config.positives_per_step)
+        batches = -(-len(self.users) // config.positives_per_batch)
+        self.steps_per_epoch = -(-batches // config.batches_per_step)
+        self.looked_at = _of_some_users(development.validation, config.validation_users, seed)
         self.selects = config.patience is not None and len(development.validation) > 0
         if config.patience is not None and not self.selects:
             log.warning("there is no validation part: all %d epochs are trained, the last weights taken", config.epochs)
@@ -146,6 +152,7 @@ class Trainer:
                 steps += 1
                 for name, value in terms.items():
                     totals[name] = totals.get(name, 0.0) + value
+        settle(self.optimizer)
         _check_weights(self.model, epoch, self.progress.step + steps)
         seconds = time.perf_counter() - start
         metrics = self._look_at_validation(epoch, self.progress.step + steps)
@@ -158,7 +165,7 @@ class Trainer:
 
     def _positives(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._order(generator)
-        for chosen in torch.split(order, self.config.positives_per_step):
+        for chosen in torch.split(order, self.config.positives_per_batch * self.config.batches_per_step):
             yield self.users[chosen], self.items[chosen]
 
     def _order(self, generator: torch.Generator) -> Tensor:
@@ -174,21 +181,39 @@ class Trainer:
     def _step(
         self, epoch: int, step: int, users: Tensor, positives: Tensor, generator: torch.Generator
     ) -> Mapping[str, float]:
-        batch = draw_batch(users, positives, self.sampler, self.config, generator)
+        size = self.config.positives_per_batch
+        batches = [
+            draw_batch(some, liked, self.sampler, self.config, generator)
+            for some, liked in zip(torch.split(users, size), torch.split(positives, size), strict=True)
+        ]
         self.model.begin_step(users, positives)
-        with self._autocast():
-            terms = self.objective(self.model, batch)
-        loss = torch.stack([term.float() for term in terms.values()]).sum()
-        values = {name: float(term.detach()) for name, term in terms.items()}
-        if not torch.isfinite(loss.detach()):
-            raise NonFiniteLossError(_diagnosis(self.model, epoch, step, values, users, positives))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        values = self._gradients(batches)
+        if not all(map(math.isfinite, values.values())):
+            raise NonFiniteLossError(_diagnosis(self.model, epoch, step, values, users, positives))
         if self.config.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+            clip_gradients(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         for listener in self.listeners:
             listener.on_step(epoch, step, sum(values.values()))
+        return values
+
+    def _gradients(self, batches: list[Batch]) -> dict[str, float]:
+        """Collect the gradients of some batches, as if they were one; return the terms of their common loss."""
+        with self._autocast():
+            source = self.model if len(batches) == 1 else SharedVectors(self.model, batches)
+        positives = sum(len(batch.positives) for batch in batches)
+        values: dict[str, float] = {}
+        for batch in batches:
+            with self._autocast():
+                terms = self.objective(source, batch)
+            share = len(batch.positives) / positives
+            for name, term in terms.items():
+                values[name] = values.get(name, 0.0) + share * float(term.detach())
+            loss = torch.stack([term.float() for term in terms.values()]).sum()
+            (loss * share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if isinstance(source, SharedVectors):
+            source.backward()
         return values
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -201,12 +226,12 @@ class Trainer:
 
     def _look_at_validation(self, epoch: int, step: int) -> dict[str, float]:
         due = epoch % self.config.evaluate_every == 0 or self._ends_at(epoch, step)
-        if not due or not len(self.development.validation):
+        if not due or not len(self.looked_at):
             return {}
         train = self.development.train
         scorer = FallbackScorer(finished_scorer(self.model, train), train)
         ks = sorted({10, 20, int(self.config.metric.partition("@")[2])})
-        return validation_metrics(scorer, self.development.validation, train, ks)
+        return validation_metrics(scorer, self.looked_at, train, ks)
 
     def _note_best(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         if not metrics or not self.selects:
@@ -250,22 +275,12 @@ class Trainer:
             )
 
 
-def _optimizer(model: Model, config: TrainingConfig) -> torch.optim.Optimizer:
-    content = model.content_parameters()
-    ids = {id(parameter) for parameter in content}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
-    groups: list[dict[str, Any]] = [{"params": rest, "lr": config.learning_rate, "weight_decay": config.weight_decay}]
-    if content:
-        rate, decay = config.fusion_learning_rate, config.fusion_weight_decay
-        groups.append(
-            {
-                "params": content,
-                "lr": config.learning_rate if rate is None else rate,
-                "weight_decay": config.weight_decay if decay is None else decay,
-            }
-        )
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups)
+def _of_some_users(validation: Interactions, count: int | None, seed: int) -> Interactions:
+    users = np.flatnonzero(validation.user_counts)
+    if count is None or count >= len(users):
+        return validation
+    chosen = np.random.default_rng(seed).choice(users, count, replace=False)
+    return validation.select(np.isin(validation.users, chosen))
 
 
 def _seeded(seed: int, epoch: int, device: torch.device) -> torch.Generator:

@@ -14,7 +14,7 @@ from metammf.nn.losses import bce_loss, bpr_loss, sampled_softmax_loss
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from metammf.models.base import Model, Objective
+    from metammf.models.base import Objective, VectorSource
     from metammf.training.config import TrainingConfig
     from metammf.training.sampling import NegativeSampler
 
@@ -48,7 +48,7 @@ class PointObjective:
     def __init__(self, name: str, loss: Callable[[Tensor, Tensor], Tensor], l2_reg: float) -> None:
         self.name, self.loss, self.l2_reg = name, loss, l2_reg
 
-    def __call__(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, model: VectorSource, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss."""
         users, positives, negatives = batch.vectors(model)
         positive_scores = _with_offsets(model, batch.positives, (users * positives).sum(1))
@@ -68,7 +68,7 @@ class SoftmaxObjective:
     def __init__(self, temperature: float, l2_reg: float) -> None:
         self.temperature, self.l2_reg = temperature, l2_reg
 
-    def __call__(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, model: VectorSource, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss."""
         assert batch.masked is not None
         # A user's scores of the shared negatives serve all of its positives.
@@ -85,12 +85,12 @@ class SoftmaxObjective:
         return {"softmax": loss} | _penalty(model, batch, self.l2_reg)
 
 
-def _with_offsets(model: Model, items: Tensor, scores: Tensor) -> Tensor:
+def _with_offsets(model: VectorSource, items: Tensor, scores: Tensor) -> Tensor:
     offsets = model.item_offsets(items)
     return scores if offsets is None else scores + offsets
 
 
-def _penalty(model: Model, batch: Batch, l2_reg: float) -> dict[str, Tensor]:
+def _penalty(model: VectorSource, batch: Batch, l2_reg: float) -> dict[str, Tensor]:
     if not l2_reg:
         return {}
     items = torch.cat([batch.positives, batch.negatives.flatten()])

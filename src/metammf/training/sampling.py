@@ -51,6 +51,7 @@ class NegativeSampler:
         self.keys = torch.from_numpy(np.sort(train.keys)).to(self.device)
         self.indptr = torch.from_numpy(matrix.indptr.astype(np.int64)).to(self.device)
         self.indices = torch.from_numpy(matrix.indices.astype(np.int64)).to(self.device)
+        self._column = torch.full((self.num_items,), -1, dtype=torch.int64, device=self.device)
         # Users who have watched every item that has a train interaction.
         self.sated = torch.from_numpy(train.user_counts == len(candidates)).to(self.device)
 
@@ -131,12 +132,12 @@ class NegativeSampler:
         self, users: Int[Tensor, " batch"], items: Int[Tensor, " distinct"]
     ) -> Bool[Tensor, "batch distinct"]:
         """Return which of these distinct items each user has watched in train, in time of the users' histories."""
-        column = torch.full((self.num_items,), -1, dtype=torch.int64, device=self.device)
-        column[items] = torch.arange(len(items), device=self.device)
+        self._column[items] = torch.arange(len(items), device=self.device)
         starts, lengths = self.indptr[users], self.user_counts(users)
         row = torch.arange(len(users), device=self.device).repeat_interleave(lengths)
         offset = torch.arange(len(row), device=self.device) - (lengths.cumsum(0) - lengths)[row]
-        place = column[self.indices[starts[row] + offset]]
+        place = self._column[self.indices[starts[row] + offset]]
+        self._column[items] = -1
         mask = torch.zeros(len(users), len(items), dtype=torch.bool, device=self.device)
         mask[row[place >= 0], place[place >= 0]] = True
         return mask
