@@ -152,13 +152,14 @@ def run(study: Study, change: str) -> None:
 
 def is_there(study: Study, change: str) -> bool:
     """Tell whether there is a result of the change, of the recipe as it stands now."""
+    from metammf.experiments.config import from_mapping
     from metammf.files import read_json
 
     path = result_of(study, change)
     if not path.is_file():
         return False
     found: dict[str, Any] = read_json(path)
-    return bool(found["config"] == asked(study, change).config.model_dump(mode="json"))
+    return from_mapping(found["config"]) == asked(study, change).config
 
 
 def main() -> None:
