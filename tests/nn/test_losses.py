@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from metammf.nn.losses import bce_loss, bpr_loss, sampled_softmax_loss
+from metammf.nn import losses
+from metammf.nn.losses import bce_loss, bpr_loss, masked_logsumexp, sampled_softmax_loss
 
 SCORES = st.floats(-8, 8)
 BATCH = st.integers(1, 4).flatmap(
@@ -20,6 +22,13 @@ BATCH = st.integers(1, 4).flatmap(
         ),
     )
 )
+
+
+def softmax_loss(positives: Tensor, negatives: Tensor, masked: Tensor) -> Tensor:
+    """The loss of scores (B,) and (B, M), by way of products: each row's scores are its own columns."""
+    rows, columns = negatives, torch.eye(negatives.shape[1], dtype=negatives.dtype)
+    others = masked_logsumexp(rows, columns, torch.zeros_like(negatives[0]), masked)
+    return sampled_softmax_loss(positives, others)
 
 
 def sigmoid(x: float) -> float:
@@ -44,12 +53,12 @@ def test_against_plain_python(batch: tuple[list[float], list[list[float]]]) -> N
     for p, row, lacks in zip(positives, negatives, masked.tolist(), strict=True):
         kept = [math.exp(n) for n, lack in zip(row, lacks, strict=True) if not lack]
         softmax -= math.log(math.exp(p) / (math.exp(p) + sum(kept)))
-    assert sampled_softmax_loss(*tensors, masked).item() == pytest.approx(softmax / len(positives), abs=1e-9)
+    assert softmax_loss(*tensors, masked).item() == pytest.approx(softmax / len(positives), abs=1e-9)
 
 
 @pytest.mark.parametrize("gap", [-1e4, 1e4])
 def test_extreme_scores_are_finite_with_a_gradient_where_it_is_needed(gap: float) -> None:
-    for loss in (bpr_loss, bce_loss, lambda p, n: sampled_softmax_loss(p, n, torch.zeros_like(n, dtype=torch.bool))):
+    for loss in (bpr_loss, bce_loss, lambda p, n: softmax_loss(p, n, torch.zeros_like(n, dtype=torch.bool))):
         positives = torch.tensor([gap / 2], requires_grad=True)
         negatives = torch.tensor([[-gap / 2]], requires_grad=True)
         value = loss(positives, negatives)
@@ -63,7 +72,7 @@ def test_extreme_scores_are_finite_with_a_gradient_where_it_is_needed(gap: float
 
 def test_softmax_with_every_negative_masked_is_zero() -> None:
     positives = torch.tensor([3.0], requires_grad=True)
-    loss = sampled_softmax_loss(positives, torch.randn(1, 4), torch.ones(1, 4, dtype=torch.bool))
+    loss = softmax_loss(positives, torch.randn(1, 4), torch.ones(1, 4, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(positives.grad, torch.zeros(1))
@@ -75,10 +84,40 @@ def test_softmax_over_all_items_is_cross_entropy() -> None:
     positives = scores[truth, truth]
     masked = torch.nn.functional.one_hot(truth, 9).bool()
     expected = torch.nn.functional.cross_entropy(scores, truth)
-    torch.testing.assert_close(sampled_softmax_loss(positives, scores, masked), expected)
+    torch.testing.assert_close(softmax_loss(positives, scores, masked), expected)
 
 
 @pytest.mark.parametrize("loss", [bpr_loss, bce_loss])
 def test_gradcheck(loss: object) -> None:
     inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((4,), (4, 3))]
     assert torch.autograd.gradcheck(loss, inputs)
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 19])
+def test_blocks_of_rows_are_the_whole(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Values and gradients against the scores written out, a row that is masked throughout among them."""
+    monkeypatch.setattr(losses, "_BLOCK_SCORES", block)
+    torch.manual_seed(0)
+    inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((50, 3), (7, 3), (7,))]
+    masked = torch.rand(50, 7) < 0.3
+    masked[17] = True
+    weights = torch.rand(50, dtype=torch.float64) * ~masked.all(1)
+
+    def naive(rows: Tensor, columns: Tensor, bias: Tensor) -> Tensor:
+        scores = 0.7 * rows @ columns.T + bias
+        return scores.masked_fill(masked, torch.finfo(torch.float64).min / 2).logsumexp(1)
+
+    found, expected = masked_logsumexp(*inputs, masked, scale=0.7), naive(*inputs)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((value * weights).sum(), inputs) for value in (found, expected)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_vectors_of_half_precision_are_scored_in_full() -> None:
+    rows, columns = torch.randn(5, 3).bfloat16(), torch.randn(4, 3).bfloat16()
+    masked = torch.zeros(5, 4, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = masked_logsumexp(rows, columns, torch.zeros(4), masked)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, (rows.float() @ columns.float().T).logsumexp(1))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from collections.abc import Callable, Iterator
+
+    from jaxtyping import Bool, Float
+
+_BLOCK_SCORES = 1 << 19
+"""Scores that are held at once on a processor, whose cache they fit."""
+_BLOCK_SCORES_ON_DEVICE = 1 << 27
+"""The same elsewhere, where it is memory that they are to fit."""
 
 
 def bpr_loss(
@@ -34,23 +41,71 @@ def bce_loss(
 
 def sampled_softmax_loss(
     positives: Float[Tensor, " batch"],
-    negatives: Float[Tensor, "rows count"],
-    masked: Bool[Tensor, "rows count"],
-    rows: Int[Tensor, " batch"] | None = None,
+    others: Float[Tensor, " batch"],
 ) -> Float[Tensor, ""]:
-    """Return the cross-entropy of each positive among itself and the negatives that are not masked.
+    """Return the cross-entropy of each positive among itself and its negatives.
 
     Scores come divided by the temperature and corrected for how the negatives were sampled (logQ; Bengio and Senécal,
     *Adaptive Importance Sampling*, 2008).
 
     Args:
         positives: Scores of the positives.
-        negatives: Scores of the shared negatives, a row a user.
-        masked: Which of them are positives of that user.
-        rows: Each positive's row among the negatives, where positives of one user share a row; row by row by default.
+        others: log-sum-exp of the scores of each one's negatives, as `masked_logsumexp` gives it.
     """
-    # Not -inf: a row that is masked throughout would have no gradient that is a number.
-    others = torch.logsumexp(negatives.masked_fill(masked, torch.finfo(negatives.dtype).min / 2), dim=1)
-    if rows is not None:
-        others = others[rows]
     return functional.softplus(others - positives).mean()
+
+
+class _MaskedLogSumExp(torch.autograd.Function):
+    """In blocks of rows whose scores fit a cache; the backward pass computes them again rather than keeping them."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, columns: Tensor, bias: Tensor, masked: Tensor, scale: float) -> Tensor:
+        out = torch.cat([scores.logsumexp(1) for _, scores in _blocks(rows, columns, bias, masked, scale)])
+        ctx.save_for_backward(rows, columns, bias, masked, out)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        rows, columns, bias, masked, out = ctx.saved_tensors
+        to_rows, to_columns, to_bias = torch.empty_like(rows), torch.zeros_like(columns), torch.zeros_like(bias)
+        for block, scores in _blocks(rows, columns, bias, masked, ctx.scale):
+            weights = scores.sub_(out[block].unsqueeze(1)).exp_().mul_(grad_outputs[0][block].unsqueeze(1))
+            weights.masked_fill_(masked[block], 0)
+            torch.mm(weights, columns, out=to_rows[block])
+            to_columns.addmm_(weights.T, rows[block])
+            to_bias += weights.sum(0)
+        return to_rows.mul_(ctx.scale), to_columns.mul_(ctx.scale), to_bias, None, None
+
+
+def _blocks(
+    rows: Tensor, columns: Tensor, bias: Tensor, masked: Tensor, scale: float
+) -> Iterator[tuple[slice, Tensor]]:
+    size = max(16, (_BLOCK_SCORES if rows.device.type == "cpu" else _BLOCK_SCORES_ON_DEVICE) // max(1, len(columns)))
+    # Not -inf: a row that is masked throughout would have no gradient that is a number.
+    nothing = torch.finfo(rows.dtype).min / 2
+    for start in range(0, len(rows), size):
+        block = slice(start, start + size)
+        scores = torch.addmm(bias, rows[block], columns.T, alpha=scale)
+        yield block, scores.masked_fill_(masked[block], nothing)
+
+
+_log_sum_exp: Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor] = _MaskedLogSumExp.apply
+
+
+def masked_logsumexp(
+    rows: Float[Tensor, "users dim"],
+    columns: Float[Tensor, "count dim"],
+    bias: Float[Tensor, " count"],
+    masked: Bool[Tensor, "users count"],
+    *,
+    scale: float = 1.0,
+) -> Float[Tensor, " users"]:
+    """Return logsumexp over the unmasked j of scale * rows_i . columns_j + bias_j.
+
+    The scores of all rows are never held at once, neither for the backward pass: with many users and many negatives they would
+    be the largest tensors of a step. Computed in full precision, also under autocast.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        wide = torch.promote_types(torch.promote_types(rows.dtype, columns.dtype), torch.float32)
+        return _log_sum_exp(rows.to(wide), columns.to(wide), bias.to(wide), masked, scale)

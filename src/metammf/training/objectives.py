@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metammf.models.base import Batch
-from metammf.nn.losses import bce_loss, bpr_loss, sampled_softmax_loss
+from metammf.nn.losses import bce_loss, bpr_loss, masked_logsumexp, sampled_softmax_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,21 +73,25 @@ class SoftmaxObjective:
         assert batch.masked is not None
         # A user's scores of the shared negatives serve all of its positives.
         users, places, positives, negatives = batch.distinct_vectors(model)
-        positive_scores = (
-            _with_offsets(model, batch.positives, (functional.embedding(places, users) * positives).sum(1))
-            / self.temperature
-        )
-        negative_scores = _with_offsets(model, batch.negatives, users @ negatives.T) / self.temperature
+        scores = _with_offsets(model, batch.positives, (functional.embedding(places, users) * positives).sum(1))
+        scores, bias = scores / self.temperature, _biases(model, batch.negatives, negatives) / self.temperature
         if batch.negative_correction is not None and batch.positive_correction is not None:
-            positive_scores = positive_scores + batch.positive_correction
-            negative_scores = negative_scores + batch.negative_correction
-        loss = sampled_softmax_loss(positive_scores, negative_scores, batch.masked, places)
+            scores, bias = scores + batch.positive_correction, bias + batch.negative_correction
+        others = masked_logsumexp(users, negatives, bias, batch.masked, scale=1 / self.temperature)
+        # As an embedding's rows, for the reason that `Batch.distinct_vectors` gives.
+        others = functional.embedding(places, others.unsqueeze(1)).squeeze(1)
+        loss = sampled_softmax_loss(scores, others)
         return {"softmax": loss} | _penalty(model, batch, self.l2_reg)
 
 
 def _with_offsets(model: VectorSource, items: Tensor, scores: Tensor) -> Tensor:
     offsets = model.item_offsets(items)
     return scores if offsets is None else scores + offsets
+
+
+def _biases(model: VectorSource, items: Tensor, like: Tensor) -> Tensor:
+    offsets = model.item_offsets(items)
+    return torch.zeros(len(items), device=like.device) if offsets is None else offsets
 
 
 def _penalty(model: VectorSource, batch: Batch, l2_reg: float) -> dict[str, Tensor]:
