@@ -57,8 +57,12 @@ def test_never_a_train_positive_never_an_item_that_nobody_watched(
     shared, _ = sampler.shared(count, generator(seed))
     assert matrix.any(0)[shared.numpy()].all()
     assert torch.equal(shared, shared.unique())
-    mask = sampler.watched_mask(users, shared)
-    assert np.array_equal(mask.numpy(), matrix[users.numpy()][:, shared.numpy()])
+    rows, columns = sampler.watched_pairs(users, shared)
+    assert torch.equal(rows, rows.sort().values)
+    mask = np.zeros((len(users), len(shared)), dtype=bool)
+    mask[rows, columns] = True
+    assert len(rows) == mask.sum()
+    assert np.array_equal(mask, matrix[users.numpy()][:, shared.numpy()])
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "popularity"])

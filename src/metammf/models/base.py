@@ -37,7 +37,8 @@ class Batch:
         users: (B,).
         positives: (B,).
         negatives: (B, K) of each positive's own, or (M,) distinct ones that the step shares.
-        masked: (distinct users, M), users in ascending order: shared negatives that are train positives of the user.
+        masked: (2, n): shared negatives that are train positives of a user, by the places of the user among the distinct users
+            in ascending order, and of the item among the negatives; ascending by user.
         negative_correction: (M,): added to the scores of shared negatives for how they were sampled.
         positive_correction: (B,): the same for the positives.
     """
@@ -45,7 +46,7 @@ class Batch:
     users: Int[Tensor, " batch"]
     positives: Int[Tensor, " batch"]
     negatives: Int[Tensor, "*shape"]
-    masked: Bool[Tensor, "distinct shared"] | None = None
+    masked: Int[Tensor, "2 pairs"] | None = None
     negative_correction: Float[Tensor, " shared"] | None = None
     positive_correction: Float[Tensor, " batch"] | None = None
 

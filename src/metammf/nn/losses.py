@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +12,9 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float, Int
 
-_BLOCK_SCORES = 1 << 19
+_BLOCK_SCORES = 1 << 20
 """Scores that are held at once on a processor, whose cache they fit."""
 _BLOCK_SCORES_ON_DEVICE = 1 << 27
 """The same elsewhere, where it is memory that they are to fit."""
@@ -60,7 +61,7 @@ class _MaskedLogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, columns: Tensor, bias: Tensor, masked: Tensor, scale: float) -> Tensor:
-        out = torch.cat([scores.logsumexp(1) for _, scores in _blocks(rows, columns, bias, masked, scale)])
+        out = torch.cat([scores.logsumexp(1) for _, _, scores in _blocks(rows, columns, bias, masked, scale)])
         ctx.save_for_backward(rows, columns, bias, masked, out)
         ctx.scale = scale
         return out
@@ -69,9 +70,9 @@ class _MaskedLogSumExp(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
         rows, columns, bias, masked, out = ctx.saved_tensors
         to_rows, to_columns, to_bias = torch.empty_like(rows), torch.zeros_like(columns), torch.zeros_like(bias)
-        for block, scores in _blocks(rows, columns, bias, masked, ctx.scale):
+        for block, inside, scores in _blocks(rows, columns, bias, masked, ctx.scale):
             weights = scores.sub_(out[block].unsqueeze(1)).exp_().mul_(grad_outputs[0][block].unsqueeze(1))
-            weights.masked_fill_(masked[block], 0)
+            weights[inside] = 0
             torch.mm(weights, columns, out=to_rows[block])
             to_columns.addmm_(weights.T, rows[block])
             to_bias += weights.sum(0)
@@ -80,14 +81,19 @@ class _MaskedLogSumExp(torch.autograd.Function):
 
 def _blocks(
     rows: Tensor, columns: Tensor, bias: Tensor, masked: Tensor, scale: float
-) -> Iterator[tuple[slice, Tensor]]:
+) -> Iterator[tuple[slice, tuple[Tensor, Tensor], Tensor]]:
+    """Yield rows, the masked places among them, and the scores, some rows at a time."""
     size = max(16, (_BLOCK_SCORES if rows.device.type == "cpu" else _BLOCK_SCORES_ON_DEVICE) // max(1, len(columns)))
     # Not -inf: a row that is masked throughout would have no gradient that is a number.
     nothing = torch.finfo(rows.dtype).min / 2
-    for start in range(0, len(rows), size):
+    starts = range(0, len(rows), size)
+    borders = torch.searchsorted(masked[0], torch.tensor([*starts, len(rows)], device=rows.device)).tolist()
+    for start, (first, last) in zip(starts, itertools.pairwise(borders), strict=True):
         block = slice(start, start + size)
+        inside = masked[0, first:last] - start, masked[1, first:last]
         scores = torch.addmm(bias, rows[block], columns.T, alpha=scale)
-        yield block, scores.masked_fill_(masked[block], nothing)
+        scores[inside] = nothing
+        yield block, inside, scores
 
 
 _log_sum_exp: Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor] = _MaskedLogSumExp.apply
@@ -97,11 +103,11 @@ def masked_logsumexp(
     rows: Float[Tensor, "users dim"],
     columns: Float[Tensor, "count dim"],
     bias: Float[Tensor, " count"],
-    masked: Bool[Tensor, "users count"],
+    masked: Int[Tensor, "2 pairs"],
     *,
     scale: float = 1.0,
 ) -> Float[Tensor, " users"]:
-    """Return logsumexp over the unmasked j of scale * rows_i . columns_j + bias_j.
+    """Return logsumexp over j of scale * rows_i . columns_j + bias_j, less the masked pairs (i, j), ascending by i.
 
     The scores of all rows are never held at once, neither for the backward pass: with many users and many negatives they would
     be the largest tensors of a step. Computed in full precision, also under autocast.

@@ -30,7 +30,7 @@ def draw_batch(
         users,
         positives,
         negatives,
-        masked=sampler.watched_mask(torch.unique(users), negatives),
+        masked=sampler.watched_pairs(torch.unique(users), negatives),
         negative_correction=correction if config.logq else None,
         positive_correction=-sampler.log_expected(positives, config.shared_negatives) if config.logq else None,
     )

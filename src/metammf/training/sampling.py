@@ -128,16 +128,17 @@ class NegativeSampler:
         """Return the number of train interactions of these users."""
         return self.indptr[users + 1] - self.indptr[users]
 
-    def watched_mask(
-        self, users: Int[Tensor, " batch"], items: Int[Tensor, " distinct"]
-    ) -> Bool[Tensor, "batch distinct"]:
-        """Return which of these distinct items each user has watched in train, in time of the users' histories."""
+    def watched_pairs(self, users: Int[Tensor, " batch"], items: Int[Tensor, " distinct"]) -> Int[Tensor, "2 pairs"]:
+        """Return which of these distinct items each user has watched in train, in time of the users' histories.
+
+        Returns:
+            Places among `users`, ascending, and places among `items`.
+        """
         self._column[items] = torch.arange(len(items), device=self.device)
         starts, lengths = self.indptr[users], self.user_counts(users)
         row = torch.arange(len(users), device=self.device).repeat_interleave(lengths)
         offset = torch.arange(len(row), device=self.device) - (lengths.cumsum(0) - lengths)[row]
         place = self._column[self.indices[starts[row] + offset]]
         self._column[items] = -1
-        mask = torch.zeros(len(users), len(items), dtype=torch.bool, device=self.device)
-        mask[row[place >= 0], place[place >= 0]] = True
-        return mask
+        watched = torch.nonzero(place >= 0).squeeze(1)
+        return torch.stack([row[watched], place[watched]])
