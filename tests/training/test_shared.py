@@ -98,6 +98,18 @@ def test_steps_and_epochs(objective: str, precision: Any) -> None:
         assert torch.equal(value, again.model.state_dict()[name])
 
 
+@pytest.mark.parametrize(
+    ("limit", "each", "steps"), [(None, 1, 6), (6, 1, 6), (5, 2, 3), (3, 2, 3), (2, 3, 2), (1, 6, 1)]
+)
+def test_no_more_steps_an_epoch_than_asked(limit: int | None, each: int, steps: int) -> None:
+    """48 positives in batches of eight."""
+    training = TrainingConfig(batch_size=40, max_steps_per_epoch=limit, epochs=1)
+    model = build_model(config("mf"), SPLIT.development, seed=0, device=CPU)
+    trainer = Trainer(model, make_objective(training), SPLIT.development, training, seed=0)
+    assert (trainer.batches_per_step, trainer.steps_per_epoch) == (each, steps)
+    assert trainer.run().step == steps
+
+
 def test_vectors_are_looked_up_and_gradients_stop_there() -> None:
     model = build_model(config("lightgcn"), SPLIT.development, seed=0, device=CPU)
     model.begin_step(torch.tensor([0]), torch.tensor([0]))

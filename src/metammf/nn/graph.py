@@ -121,6 +121,10 @@ class Neighbourhoods(ABC):
     def sum_to_items(self, users: Float[Tensor, "num_users dim"]) -> Float[Tensor, "num_items dim"]:
         """Return, for each item, the sum over its users."""
 
+    @staticmethod
+    def _scale(degrees: Tensor) -> Tensor:
+        return degrees.clamp(min=1).rsqrt()
+
     def mean_neighbours(
         self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
@@ -134,7 +138,7 @@ class Neighbourhoods(ABC):
         self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return each node's sum over its neighbours, each weighed by 1 / sqrt(degree * degree)."""
-        user_scale, item_scale = self.user_degrees.clamp(min=1).rsqrt(), self.item_degrees.clamp(min=1).rsqrt()
+        user_scale, item_scale = self._scale(self.user_degrees), self._scale(self.item_degrees)
         return (
             user_scale * self.sum_to_users(item_scale * items),
             item_scale * self.sum_to_items(user_scale * users),
@@ -152,6 +156,7 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
         super().__init__()
         self.num_users, self.num_items = int(matrix.shape[0]), int(matrix.shape[1])
         self.adjacency = SparseMatrix(matrix)
+        self._symmetric: dict[torch.device, tuple[Tensor, Tensor]] = {}
         for name, axis in (("user_degrees", 1), ("item_degrees", 0)):
             degrees = torch.as_tensor(matrix.sum(axis=axis), dtype=torch.float32).reshape(-1, 1)
             self.register_buffer(name, degrees, persistent=False)
@@ -163,6 +168,18 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
     def sum_to_items(self, users: Float[Tensor, "num_users dim"]) -> Float[Tensor, "num_items dim"]:
         """Return, for each item, the sum over its users."""
         return self.adjacency.transposed(users)
+
+    def symmetric_neighbours(
+        self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
+    ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
+        """Return each node's sum over its neighbours; the weights stand in the entries of the whole graph's matrix."""
+        if users.device not in self._symmetric:
+            counts = (self.adjacency.indptr[1:] - self.adjacency.indptr[:-1]).long()
+            user_scale, item_scale = (self._scale(side).flatten() for side in (self.user_degrees, self.item_degrees))
+            weights = user_scale.repeat_interleave(counts) * item_scale[self.adjacency.indices.long()]
+            self._symmetric[users.device] = self.adjacency.reweighted(weights)
+        to_users, to_items = self._symmetric[users.device]
+        return _multiply(to_users, to_items, items), _multiply(to_items, to_users, users)
 
     def without(
         self,

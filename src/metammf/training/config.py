@@ -22,6 +22,9 @@ class TrainingConfig(Config):
     batches_per_step: Positive = 1
     """Batches whose gradients one step collects. They share one fusion and one propagation, in the memory of one batch: for
     "bpr" and "bce" the same as one step on a batch so many times larger."""
+    max_steps_per_epoch: Positive | None = None
+    """Collect more batches a step where an epoch would otherwise take more steps than this. With a backbone that propagates,
+    an epoch costs steps times the graph: with a fixed number of steps it grows as the log does, without as its square."""
     max_steps: Positive | None = None
     """Stop after this many steps, in the midst of an epoch if need be."""
     batch_size: Positive = 3000

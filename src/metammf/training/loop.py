@@ -108,7 +108,8 @@ class Trainer:
         if not len(self.users) or bool(self.sampler.sated[self.users].all()):
             raise TrainingError("every user has watched every item that has a train interaction: nothing can be ranked")
         batches = -(-len(self.users) // config.positives_per_batch)
-        self.steps_per_epoch = -(-batches // config.batches_per_step)
+        self.batches_per_step = max(config.batches_per_step, -(-batches // (config.max_steps_per_epoch or batches)))
+        self.steps_per_epoch = -(-batches // self.batches_per_step)
         self.looked_at = _of_some_users(development.validation, config.validation_users, seed)
         self.selects = config.patience is not None and len(development.validation) > 0
         if config.patience is not None and not self.selects:
@@ -165,7 +166,7 @@ class Trainer:
 
     def _positives(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._order(generator)
-        for chosen in torch.split(order, self.config.positives_per_batch * self.config.batches_per_step):
+        for chosen in torch.split(order, self.config.positives_per_batch * self.batches_per_step):
             yield self.users[chosen], self.items[chosen]
 
     def _order(self, generator: torch.Generator) -> Tensor:
