@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import BENCHES, DATASETS, ROOT, prepare
+from measure import BENCHES, DATASETS, ROOT, cost, prepare
 
 if TYPE_CHECKING:
     from metammf.experiments.config import Merged
@@ -33,14 +33,20 @@ class Study:
     """One recipe on one data set, and what is changed of it.
 
     Args:
+        name: Of the results' folder.
         bench: Of `measure.BENCHES`.
         recipe: What all changes are changes of.
         changes: Words -> settings on top of the recipe's.
+        common: Settings on top of the recipe's in all of them.
+        bfloat16: Train under bfloat16 autocast; validation is looked at in float32.
     """
 
+    name: str
     bench: str
     recipe: str
     changes: dict[str, tuple[str, ...]]
+    common: tuple[str, ...] = ()
+    bfloat16: bool = False
 
 
 STATIC = ('model.fusion="concat"',)
@@ -55,6 +61,7 @@ ALIKE = {
 }
 STUDIES = (
     Study(
+        "tiktok",
         "tiktok",
         "metammf-lightgcn",
         ALIKE
@@ -71,6 +78,41 @@ STUDIES = (
         },
     ),
     Study(
+        "tiktok-shared-lightgcn",
+        "tiktok",
+        "metammf-lightgcn",
+        {
+            "as it stands: 30 steps an epoch": (),
+            "two batches a step": ("training.batches_per_step=2",),
+            "four batches a step": ("training.batches_per_step=4",),
+            "four batches a step, twice the learning rate": (
+                "training.batches_per_step=4",
+                "training.learning_rate=1e-2",
+            ),
+        },
+        common=("training.epochs=24",),
+    ),
+    Study(
+        "tiktok-shared-gcn",
+        "tiktok",
+        "metammf-gcn",
+        {
+            "as it stands: 100 steps an epoch": (),
+            "ten batches a step": ("training.batches_per_step=10",),
+            "ten batches a step, three times the learning rate": (
+                "training.batches_per_step=10",
+                "training.learning_rate=3e-3",
+            ),
+            "ten batches a step, ten times the learning rate": (
+                "training.batches_per_step=10",
+                "training.learning_rate=1e-2",
+            ),
+        },
+        common=("training.epochs=10", "training.patience=10"),
+        bfloat16=True,
+    ),
+    Study(
+        "lfm2k-cold",
         "lfm2k-cold",
         "metammf-cold",
         ALIKE
@@ -105,7 +147,7 @@ STUDIES = (
 def result_of(study: Study, change: str) -> Path:
     """Return where the result of a change is."""
     name = "".join(letter if letter.isalnum() else "-" for letter in change.lower())
-    return ABLATIONS / study.bench / f"{name}.json"
+    return ABLATIONS / study.name / f"{name}.json"
 
 
 def asked(study: Study, change: str) -> Merged:
@@ -113,7 +155,7 @@ def asked(study: Study, change: str) -> Merged:
     from metammf.experiments.config import merge, parse_settings
 
     bench = BENCHES[study.bench]
-    settings = parse_settings([*bench.settings, *study.changes[change]])
+    settings = parse_settings([*bench.settings, *study.common, *study.changes[change]])
     if bench.split_follows_seed:
         settings["split.seed"] = 0
     return merge(study.recipe, settings, {"seed": 0})
@@ -132,8 +174,8 @@ def run(study: Study, change: str) -> None:
     trained = train_run(
         asked(study, change),
         DATASETS / BENCHES[study.bench].source,
-        RUNS / study.bench / path.stem,
-        RunOptions(device="cpu", resume=True),
+        RUNS / study.name / path.stem,
+        RunOptions(device="cpu", precision="bfloat16" if study.bfloat16 else "float32", resume=True),
     )
     found = evaluate_run(trained, part="validation")
     write_json(
@@ -145,6 +187,7 @@ def run(study: Study, change: str) -> None:
             "settings": list(study.changes[change]),
             "config": trained.record["config"],
             "epochs": trained.record["epochs"],
+            "cost": cost(trained),
             "validation": found.to_dict(),
         },
     )
@@ -165,12 +208,12 @@ def is_there(study: Study, change: str) -> bool:
 def main() -> None:
     """Read the options and do what they say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=[study.bench for study in STUDIES], help="one data set")
+    parser.add_argument("--only", choices=[study.name for study in STUDIES], help="one data set")
     parser.add_argument("--at-once", type=int, default=2, help="runs at a time (2)")
     parser.add_argument("--list", action="store_true", help="say what is there and what is missing")
     parser.add_argument("--one", nargs=2, metavar="WORD", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    studies = {study.bench: study for study in STUDIES if options.only in (None, study.bench)}
+    studies = {study.name: study for study in STUDIES if options.only in (None, study.name)}
     if options.one:
         run(studies[options.one[0]], options.one[1])
         return
@@ -180,12 +223,12 @@ def main() -> None:
         for change in study.changes:
             there = is_there(study, change)
             if options.list:
-                print(f"{'there  ' if there else 'missing'} {study.bench}: {change}")
+                print(f"{'there  ' if there else 'missing'} {study.name}: {change}")
             elif not there:
                 todo.append((study, change))
 
     def one(job: tuple[Study, str]) -> bool:
-        words = [job[0].bench, job[1]]
+        words = [job[0].name, job[1]]
         done = subprocess.run([sys.executable, __file__, "--one", *words], check=False, capture_output=True, text=True)
         print(f"{'FAILED' if done.returncode else 'done  '} {': '.join(words)}", flush=True)
         if done.returncode:

@@ -221,10 +221,10 @@ def costs(models: dict[str, list[dict[str, Any]]]) -> list[str]:
     return [*lines, ""]
 
 
-def ablations(bench: str) -> list[str]:
+def ablations(study: str) -> list[str]:
     """Return the table of one study of `scripts/ablate.py`."""
     found = [
-        json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "results/ablations" / bench).glob("*.json")
+        json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "results/ablations" / study).glob("*.json")
     ]
     if not found:
         return []
@@ -232,13 +232,16 @@ def ablations(bench: str) -> list[str]:
     rest = sorted(
         (one for one in found if one["settings"]), key=lambda one: -float(one["validation"]["metrics"]["ndcg@20"])
     )
+    timed = all("cost" in one for one in found)
     head = [f"`{found[0]['recipe']}`, seed 0, validation", "R@20", "N@20", "cold N@20", "warm N@20", "epoch"]
+    head += ["s an epoch"] if timed else []
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for one in base + rest:
         tables = one["validation"]
         values = [tables["metrics"]["recall@20"], tables["metrics"]["ndcg@20"]]
         values += [tables[part]["among_all"].get("ndcg@20", 0.0) for part in ("cold", "warm")]
         cells = [f"{value:.4f}".removeprefix("0") for value in values] + [str(one["epochs"])]
+        cells += [f"{one['cost']['median_epoch_seconds']:.1f}"] if timed else []
         settings = ", ".join(f"`{setting}`" for setting in one["settings"])
         lines.append(f"| {one['change']}{': ' + settings if settings else ''} | " + " | ".join(cells) + " |")
     return [*lines, ""]
@@ -271,7 +274,7 @@ def main() -> None:
             whole += costs(models) if bench in COSTS else []
     replace_between(ROOT / "README.md", BEGIN, END, lines)
     replace_between(ROOT / "docs" / "results.md", BEGIN, END, whole)
-    for bench in ("tiktok", "lfm2k-cold"):
+    for bench in ("tiktok", "tiktok-shared-lightgcn", "tiktok-shared-gcn", "lfm2k-cold"):
         begin, end = (f"<!-- {bench}:{mark} -->" for mark in ("begin", "end"))
         replace_between(ROOT / "docs" / "findings.md", begin, end, ablations(bench))
 

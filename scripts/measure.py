@@ -237,7 +237,7 @@ def run(job: Job, threads: int) -> None:
         "run": {key: trained.record[key] for key in ("config", "fingerprint", "split", "seconds", "epochs")}
         | {"data": trained.record["data"]["files"]},
         "environment": read_json(trained.path / "environment.json"),
-        "cost": _cost(trained),
+        "cost": cost(trained),
         "test": test.to_dict(),
         "validation": validation.to_dict(),
         "test_per_user": _per_user(test),
@@ -260,7 +260,8 @@ def _recovery(trained: Run, data: Path) -> dict[str, Any]:
     return recovery(shares, truth.modality_weights, present, truth.modalities)
 
 
-def _cost(trained: Run) -> dict[str, Any]:
+def cost(trained: Run) -> dict[str, Any]:
+    """Return what a run took, by its log."""
     import json
 
     log = trained.path / "log.jsonl"
