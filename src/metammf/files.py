@@ -61,19 +61,30 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         stream.flush()
 
 
-@contextlib.contextmanager
-def atomic_folder(path: Path | str, *, marker: str) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; move it into place when the block ends well.
+def require_replaceable(path: Path | str, *, marker: str) -> None:
+    """Refuse an existing `path` that is neither empty nor holds the file `marker`.
 
-    An existing `path` is replaced only where it is empty or holds the file `marker`, so that a mistyped name never
-    costs anybody a folder of their own.
+    So a mistyped name never costs anybody a folder of their own; asked before long work, it costs no time either.
 
     Raises:
-        DataError: `path` exists and is something else, or cannot be written.
+        DataError: `path` exists and is something else.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))):
         raise DataError(f"{path} exists and is not a folder that metammf wrote (it has no {marker}): name another")
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path | str, *, marker: str) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; move it into place when the block ends well.
+
+    An existing `path` is replaced only where `require_replaceable` lets it be.
+
+    Raises:
+        DataError: `path` exists and is something else, or cannot be written.
+    """
+    require_replaceable(path, marker=marker)
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))

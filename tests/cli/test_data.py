@@ -10,7 +10,7 @@ import pytest
 
 from metammf.cli.data import app
 from metammf.data.folder import load_dataset
-from metammf.errors import ConfigError, DataError
+from metammf.errors import ConfigError, DataError, MetaMMFError
 
 
 def call(*arguments):
@@ -91,6 +91,41 @@ def test_generate(tmp_path, capsys):
     world = load_dataset(tmp_path / "world")
     assert (world.num_users, world.num_items) == (60, 50)
     assert "60 users, 50 items" in capsys.readouterr().out
+
+
+def test_generate_takes_widths_and_a_dtype(tmp_path):
+    call(
+        *("generate", tmp_path / "world", "--users", 60, "--items", 50, "--interactions", 500),
+        *("--widths", "visual=5, acoustic=6,textual=7", "--dtype", "float16", "--cold-share", 0, "--missing-share", 0),
+    )
+    world = load_dataset(tmp_path / "world")
+    assert world.features.widths == {"visual": 5, "acoustic": 6, "textual": 7}
+    assert {str(matrix.dtype) for matrix in world.features.matrices.values()} == {"float16"}
+    assert all(mask.all() for mask in world.features.present.values())
+    assert not world.split().cold_items.all()
+
+
+@pytest.mark.parametrize(
+    ("widths", "word"),
+    [
+        ("", "expected NAME=WIDTH"),
+        ("visual", "got 'visual'"),
+        ("visual=-3", "got 'visual=-3'"),
+        ("visual=4,visual=5", "comes twice"),
+        ("visual=0,textual=3", "at least 1"),
+        ("a/b=3,textual=3", "a name of letters"),
+    ],
+)
+def test_generate_refuses_widths_that_are_none(tmp_path, widths, word):
+    with pytest.raises(MetaMMFError, match=word):
+        call("generate", tmp_path / "world", "--users", 60, "--items", 50, "--interactions", 500, "--widths", widths)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_somebody_else_is_refused_before_the_work(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match="not a folder that metammf wrote"):
+        call("generate", tmp_path, "--users", 10**9, "--items", 10**9, "--interactions", 2 * 10**9)
 
 
 def test_help_is_quick():

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from metammf.data.dataset import Dataset
+    from metammf.data.progress import Progress
 
 app = App(name="data", help="Import, describe, generate and export data sets.")
 
@@ -90,9 +91,10 @@ def import_(
     licence
         Under which the data may be used, to be kept with them.
     """
-    from metammf.data.folder import save_dataset
+    from metammf.data.folder import check_target, save_dataset
     from metammf.data.importers.registry import import_dataset
 
+    check_target(out)
     given = vars(options or ImportOptions())
     with _working(f"importing {source}"):
         dataset = import_dataset(source, format, **{key: value for key, value in given.items() if value is not None})
@@ -129,8 +131,20 @@ def describe(data: Path, /, *, json: bool = False, seed: int = 0) -> None:  # th
 
 
 @app.command
-def generate(out: Path, /, *, users: int, items: int, interactions: int, seed: int = 0) -> None:
-    """Generate a micro-video world of known truth.
+def generate(
+    out: Path,
+    /,
+    *,
+    users: int,
+    items: int,
+    interactions: int,
+    seed: int = 0,
+    widths: str = "visual=64,acoustic=32,textual=48",
+    dtype: Literal["float32", "float16"] = "float32",
+    cold_share: float = 0.2,
+    missing_share: float = 0.1,
+) -> None:
+    """Generate a micro-video world of known truth, from a few hundred users to millions.
 
     Parameters
     ----------
@@ -141,16 +155,52 @@ def generate(out: Path, /, *, users: int, items: int, interactions: int, seed: i
     items
         How many clips.
     interactions
-        How many interactions, about.
+        How many interactions: distinct pairs, exactly as many.
     seed
         The same seed gives the same world.
+    widths
+        Modalities, each with the width of its features.
+    dtype
+        Of the features.
+    cold_share
+        Share of the clips that are uploaded after the end of training.
+    missing_share
+        Share of the clips that lack one modality.
     """
+    from metammf.data.folder import check_target
     from metammf.data.synthetic import generate_world, save_world
 
-    with _working("generating a world"):
-        world = generate_world(users=users, items=items, interactions=interactions, seed=seed)
-        save_world(world, out)
+    modalities = _widths(widths)
+    check_target(out, modalities)
+    with _working("generating a world") as progress:
+        world = generate_world(
+            users=users,
+            items=items,
+            interactions=interactions,
+            seed=seed,
+            modalities=modalities,
+            dtype=dtype,
+            cold_share=cold_share,
+            missing_share=missing_share,
+            progress=progress,
+        )
+        save_world(world, out, progress=progress)
     sys.stdout.write(_summary(world.dataset, out))
+
+
+def _widths(text: str) -> dict[str, int]:
+    """Read ``visual=64,acoustic=32``; the library looks at the numbers themselves."""
+    from metammf.errors import ConfigError
+
+    widths: dict[str, int] = {}
+    for entry in text.split(","):
+        name, _, width = (word.strip() for word in entry.partition("="))
+        if not (name and width.isascii() and width.isdecimal()):
+            raise ConfigError(f"--widths: expected NAME=WIDTH,NAME=WIDTH,..., got {entry!r} in {text!r}")
+        if name in widths:
+            raise ConfigError(f"--widths: {name!r} comes twice in {text!r}")
+        widths[name] = int(width)
+    return widths
 
 
 @app.command
@@ -218,9 +268,19 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _working(what: str) -> "Iterator[None]":
-    """Show on a terminal's stderr that something is going on."""
-    from rich.console import Console
+def _working(what: str) -> "Iterator[Progress]":
+    """Show on a terminal's stderr what is going on and how far it is."""
+    from metammf.cli.console import bar
 
-    with Console(stderr=True).status(what):
-        yield
+    with bar(what) as shown:
+        task = shown.add_task(what, total=None, note="")
+        stage = ""
+
+        def show(now: str, done: int, total: int) -> None:
+            nonlocal stage
+            if now != stage:
+                stage = now
+                shown.reset(task, note=now)
+            shown.update(task, completed=done, total=total)
+
+        yield show

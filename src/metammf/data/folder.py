@@ -14,7 +14,7 @@ Only ``interactions.parquet`` and ``items.parquet`` are needed, so that such a f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,11 @@ from metammf.data.dataset import PARTS, Catalog, Dataset
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
+from metammf.data.progress import Progress, silent
 from metammf.data.readers import tables
 from metammf.data.readers.features import in_usual_order, read_features
 from metammf.errors import DataError, FileFormatError
-from metammf.files import atomic_folder, read_json, sha256, write_json
+from metammf.files import atomic_folder, read_json, require_replaceable, sha256, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +38,7 @@ MARKER = "dataset.json"
 _VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CHUNK_BYTES = 64 << 20
+_GROUP_ROWS = 1 << 18
 
 
 def load_dataset(path: Path | str) -> Dataset:
@@ -119,24 +121,22 @@ def load_features(path: Path | str, *, modalities: list[str] | None = None) -> t
     return item_ids, ItemFeatures(matrices, masks, num_items=len(item_ids)), items
 
 
-def save_dataset(dataset: Dataset, path: Path | str) -> None:
+def save_dataset(dataset: Dataset, path: Path | str, *, progress: Progress = silent) -> None:
     """Write a data set as a folder in our layout, whole or not at all; features are copied in chunks.
+
+    Args:
+        dataset: Of any size.
+        path: The folder; one that metammf wrote before is replaced.
+        progress: Called with the files written.
 
     Raises:
         DataError: `path` exists and is not a folder that metammf wrote, or cannot be written.
     """
-    catalog, features = dataset.catalog, dataset.features
-    for name in features.modalities:
-        if not _NAME.fullmatch(name):
-            raise DataError(f"modality {name!r}: a name of letters, digits, '.', '_' and '-' is needed for its file")
+    features = dataset.features
+    check_target(path, features.modalities)
     with atomic_folder(path, marker=MARKER) as part:
         try:
-            _log_table(dataset).write_parquet(part / "interactions.parquet")
-            pl.DataFrame({"user_id": id_series(catalog.user_ids)}).write_parquet(part / "users.parquet")
-            _items_table(catalog).write_parquet(part / "items.parquet")
-            (part / "features").mkdir()
-            for name, matrix in features.matrices.items():
-                write_matrix(part / "features" / f"{name}.npy", matrix)
+            _write_files(dataset, part, progress)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(f"cannot write {path}: {error}") from error
         files = sorted(file for file in part.rglob("*") if file.is_file())
@@ -158,6 +158,35 @@ def save_dataset(dataset: Dataset, path: Path | str) -> None:
             },
         }
         write_json(part / MARKER, about)
+
+
+def check_target(path: Path | str, modalities: Iterable[str] = ()) -> None:
+    """Say before the work is done that a data set cannot be saved.
+
+    Raises:
+        DataError: `path` exists and is not a folder that metammf wrote, or a modality's name is none for a file.
+    """
+    for name in modalities:
+        if not _NAME.fullmatch(name):
+            raise DataError(f"modality {name!r}: a name of letters, digits, '.', '_' and '-' is needed for its file")
+    require_replaceable(path, marker=MARKER)
+
+
+def _write_files(dataset: Dataset, folder: Path, progress: Progress) -> None:
+    matrices = dataset.features.matrices
+    written = {
+        "interactions": log_table(dataset),
+        "users": pl.LazyFrame({"user_id": id_series(dataset.catalog.user_ids)}),
+        "items": _items_table(dataset.catalog).lazy(),
+    }
+    count = len(written) + len(matrices)
+    for done, (name, frame) in enumerate(written.items()):
+        progress(f"writing {name}", done, count)
+        frame.sink_parquet(folder / f"{name}.parquet", row_group_size=_GROUP_ROWS)
+    (folder / "features").mkdir()
+    for done, (name, matrix) in enumerate(matrices.items(), start=len(written)):
+        progress(f"writing {name} features", done, count)
+        write_matrix(folder / "features" / f"{name}.npy", matrix)
 
 
 class _FileHashes(Mapping[str, str]):
@@ -285,19 +314,21 @@ def id_series(ids: IdMap) -> pl.Series:
     return pl.Series(ids.ids, dtype=pl.Int64 if ids.is_integer else pl.String)
 
 
-def _log_table(dataset: Dataset) -> pl.DataFrame:
+def log_table(dataset: Dataset) -> pl.LazyFrame:
+    """Return the log in outside ids, a row an interaction; ids are put in batch by batch, as the rows are asked for."""
     log, catalog = dataset.interactions, dataset.catalog
-    columns = {
-        "user_id": id_series(catalog.user_ids).gather(log.users),
-        "item_id": id_series(catalog.item_ids).gather(log.items),
-    }
+    columns = {"user_id": pl.Series(log.users), "item_id": pl.Series(log.items)}
+    named = {"user_id": id_series(catalog.user_ids), "item_id": id_series(catalog.item_ids)}
     if log.timestamps is not None:
         columns["timestamp"] = pl.Series(log.timestamps, dtype=pl.Int64)
     if log.ratings is not None:
         columns["rating"] = pl.Series(log.ratings, dtype=pl.Float32)
     if dataset.parts is not None:
-        columns["split"] = pl.Series(PARTS).gather(dataset.parts)
-    return pl.DataFrame(columns)
+        columns["split"], named["split"] = pl.Series(dataset.parts), pl.Series(PARTS)
+    return pl.LazyFrame(columns).with_columns(
+        pl.col(name).map_batches(values.gather, return_dtype=values.dtype, is_elementwise=True)
+        for name, values in named.items()
+    )
 
 
 def _items_table(catalog: Catalog) -> pl.DataFrame:

@@ -25,6 +25,7 @@ import polars as pl
 from metammf.data.dataset import Catalog, Dataset
 from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
+from metammf.data.progress import Progress, silent
 from metammf.data.synthetic_content import captions, draw_clips, render_features
 from metammf.data.synthetic_log import draw_log, draw_tastes, draw_uploads
 from metammf.errors import ConfigError, DataError, FileFormatError
@@ -86,6 +87,7 @@ def generate_world(
     cold_share: float = 0.2,
     missing_share: float = 0.1,
     dtype: DTypeLike = np.float32,
+    progress: Progress = silent,
 ) -> World:
     """Generate a world. The same arguments give the same world, bit for bit.
 
@@ -103,6 +105,7 @@ def generate_world(
         cold_share: Share of the clips that are uploaded after the end of training, at most 0.5.
         missing_share: Share of the clips that lack one modality.
         dtype: float32 or float16 features.
+        progress: Called with the items rendered, and with the interactions drawn.
 
     Raises:
         ConfigError: an argument is out of range, or so many interactions do not fit.
@@ -121,9 +124,9 @@ def generate_world(
     cold[clip_rng.permutation(items)[: round(items * cold_share)]] = True
     uploaded_at = draw_uploads(cold, clip_rng)
     table = pl.DataFrame({"title": captions(clips, names), "uploaded_at": uploaded_at})
-    features = render_features(clips, modalities, dtype, streams[2].spawn(len(names)))
+    features = render_features(clips, modalities, dtype, streams[2].spawn(len(names)), progress)
     tastes = draw_tastes(users, clips, log_rng)
-    log = draw_log(clips, tastes, cold, uploaded_at, interactions, log_rng)
+    log = draw_log(clips, tastes, cold, uploaded_at, interactions, log_rng, progress)
     # Ids begin at 1, indices at 0: whoever takes one for the other finds out.
     catalog = Catalog(
         IdMap(np.arange(1, users + 1), kind="user"), IdMap(np.arange(1, items + 1), kind="item"), features, table
@@ -182,15 +185,20 @@ def _check_content(modalities: Mapping[str, int], cold_share: float, missing_sha
         raise ConfigError(f"dtype: expected float16 or float32, got {dtype}")
 
 
-def save_world(world: World, path: Path | str) -> None:
+def save_world(world: World, path: Path | str, *, progress: Progress = silent) -> None:
     """Write the data set in our layout to the folder `path`, and the truth beside it in ``truth.npz``.
+
+    Args:
+        world: What `generate_world` returned.
+        path: The folder to write.
+        progress: See `metammf.data.folder.save_dataset`.
 
     Raises:
         DataError: the folder cannot be written to, or holds something else.
     """
     from metammf.data.folder import save_dataset
 
-    save_dataset(world.dataset, path)
+    save_dataset(world.dataset, path, progress=progress)
     truth = world.truth
     arrays: dict[str, NDArray[Any]] = {
         name: getattr(truth, name) for name in Truth.__dataclass_fields__ if name != "modalities"

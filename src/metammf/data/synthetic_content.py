@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
+    from metammf.data.progress import Progress
+
 LATENT_DIM = 4
 STYLE_DIM = 2
 
@@ -118,7 +120,7 @@ def _draw_present(mix: NDArray[Any], missing_share: float, rng: np.random.Genera
 
 
 def render_features(
-    clips: Clips, widths: Mapping[str, int], dtype: DTypeLike, seeds: list[np.random.SeedSequence]
+    clips: Clips, widths: Mapping[str, int], dtype: DTypeLike, seeds: list[np.random.SeedSequence], progress: Progress
 ) -> ItemFeatures:
     """Show content and style as an encoder would: a linear image of both, a bend, and noise, in chunks of clips.
 
@@ -129,6 +131,7 @@ def render_features(
     for modality, (name, width) in enumerate(widths.items()):
         rng = np.random.default_rng(seeds[modality])
         matrices[name] = _render(clips, modality, width, dtype, rng)
+        progress("drawing features", modality + 1, len(widths))
         present[name] = clips.present[:, modality]
     return ItemFeatures(matrices, present, num_items=len(clips.mix))
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from metammf.data.progress import Progress
     from metammf.data.synthetic_content import Clips
 
 TRAIN_DAYS, HELD_OUT_DAYS = 72, 18
@@ -122,6 +123,7 @@ def draw_log(
     uploaded_at: NDArray[np.int64],
     total: int,
     rng: np.random.Generator,
+    progress: Progress,
 ) -> Log:
     """Let the users watch `total` clips: clips that are not `cold` before the end of training, any after it."""
     num_items = len(cold)
@@ -140,6 +142,7 @@ def draw_log(
             users[rows], items[rows] = np.divmod(keys, num_items)
             late[rows] = is_late
             filled += len(keys)
+        progress("drawing interactions", filled, total)
     timestamps = _draw_times(late, uploaded_at[items], rng)
     parts = np.zeros(total, dtype=np.int8)
     by_time = np.flatnonzero(late)[np.argsort(timestamps[late], kind="stable")]
