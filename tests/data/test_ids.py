@@ -38,6 +38,37 @@ def test_extending_keeps_the_present_indices(values, more):
     np.testing.assert_array_equal(longer.indices(values), np.arange(len(values)))
 
 
+@given(st.one_of(integers, strings), st.lists(st.one_of(st.integers(), st.text(max_size=4), st.floats(), st.none())))
+def test_looking_up_is_what_a_dictionary_does(values, asked):
+    ids, naive = IdMap(values), {value: index for index, value in enumerate(values)}
+    for value in [*asked, *map(str, values), *values]:
+        spelt = value
+        if ids.is_integer and isinstance(value, str) and value.strip().removeprefix("-").isdecimal() and value.isascii():
+            spelt = int(value)
+        elif not ids.is_integer and isinstance(value, int):
+            spelt = str(value)
+        assert (value in ids) == (spelt in naive)
+        if spelt in naive:
+            assert ids.index(value) == naive[spelt]
+
+
+@given(integers.filter(len), st.data())
+def test_many_at_once_are_what_they_are_one_by_one(values, data):
+    ids = IdMap(values)
+    asked = data.draw(st.lists(st.sampled_from(values)))
+    expected = [ids.index(value) for value in asked]
+    for form in (asked, np.array(asked, dtype=np.int64), map(str, asked), iter(asked)):
+        np.testing.assert_array_equal(ids.indices(form), expected)
+
+
+def test_an_unknown_one_among_many_is_named():
+    for asked in ([1, 5], np.array([1, 5]), np.array([1, 5], dtype=np.uint64), [1, "5"], [1, 5, 2**70]):
+        with pytest.raises(UnknownIdError, match="unknown item id"):
+            IdMap([2, 1]).indices(asked)
+    with pytest.raises(DataError, match="below 2"):
+        IdMap(np.array([2**63], dtype=np.uint64))
+
+
 def test_leading_zeros_are_another_id():
     ids = IdMap(["7", "007"])
     assert (ids.index("7"), ids.index("007"), ids.index(7)) == (0, 1, 0)

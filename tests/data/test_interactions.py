@@ -39,6 +39,23 @@ def test_select_and_union_are_inverse(cells, data):
     )
 
 
+def test_a_row_is_selected_once_and_in_the_order_asked_for():
+    log = log_of([(0, 0), (1, 1), (2, 2)], ratings=[1.0, 2.0, 3.0])
+    assert log.select(np.array([2, 0])).users.tolist() == [2, 0]
+    assert log.select(np.array([-1])).ratings.tolist() == [3]
+    for rows in ([1, 1], [0, -3]):
+        with pytest.raises(DataError, match="selected twice"):
+            log.select(np.array(rows))
+    with pytest.raises(ValueError, match="read-only"):
+        log.select(np.array([0])).users[0] = 1
+
+
+def test_an_array_that_nobody_writes_to_is_shared():
+    users = np.array([0, 1], dtype=np.int32)
+    users.setflags(write=False)
+    assert np.shares_memory(Interactions(users, [0, 0], 2, 1).users, users)
+
+
 def test_union_refuses_what_overlaps_and_drops_what_one_lacks():
     with pytest.raises(DataError, match="comes twice"):
         log_of([(0, 0)]).union(log_of([(0, 0)]))

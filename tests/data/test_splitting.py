@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metammf.data import splitting
 from metammf.data.dataset import Catalog, Dataset
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
@@ -63,6 +64,35 @@ def test_another_seed_draws_another_split(method):
         method == "cold-item"
         and keys(split(dataset, method, seed=0).train) != keys(split(dataset, method, seed=1).train)
     )
+
+
+@pytest.mark.parametrize("method", ["random", "user-time", "leave-one-out"])
+@given(datasets(), st.integers(0, 5))
+def test_some_users_at_a_time_are_as_all_at_once(method, dataset, seed):
+    log, rng = dataset.interactions, np.random.default_rng(seed)
+    timed = method != "random" and log.timestamps is not None
+    order_by = log.timestamps if timed else rng.random(len(log))
+    order = np.lexsort((rng.random(len(log)), order_by, log.users))
+    from_end = np.empty(len(log), dtype=np.int64)
+    from_end[order] = np.cumsum(log.user_counts)[log.users[order]] - 1 - np.arange(len(log))
+    counts = log.user_counts[log.users]
+    if method == "leave-one-out":
+        test, validation = (counts >= 2).astype(int), (counts >= 3).astype(int)
+    else:
+        lots = rng.random((2, log.num_users))[:, log.users]
+        test = np.minimum(counts - 1, np.floor(counts * 0.1 + lots[0]))
+        validation = np.minimum(counts - 1 - test, np.floor(counts * 0.1 + lots[1]))
+    expected = [from_end >= test + validation, (from_end >= test) & (from_end < test + validation), from_end < test]
+    for rows in (1, 7, 1 << 20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(splitting, "_ROWS_AT_ONCE", rows)
+            try:
+                found = split(dataset, method, seed=seed)
+            except DataError:  # too few to test on
+                assert not expected[2].any()
+                continue
+        for part, chosen in zip((found.train, found.validation, found.test), expected, strict=True):
+            np.testing.assert_array_equal(part.keys, log.keys[chosen])
 
 
 @given(datasets())

@@ -21,7 +21,8 @@ class IdMap:
     """A frozen, one-to-one map of outside ids to indices 0..n-1, in the order given.
 
     Ids are all whole numbers or all strings. A look-up accepts either spelling of a number (``42`` or ``"42"``),
-    since a command line knows strings alone.
+    since a command line knows strings alone. Numbers are looked up in a sorted array, a quarter of the size of a
+    dictionary; that of strings is made when the first of them is asked for.
 
     Args:
         ids: The ids, index by index.
@@ -37,6 +38,8 @@ class IdMap:
         if values.ndim != 1:
             raise DataError(f"{kind} ids: expected one axis, got shape {values.shape}")
         if values.dtype.kind in "iu":
+            if values.dtype == np.uint64 and len(values) and values.max() >= 2**63:
+                raise DataError(f"{kind} ids: expected whole numbers below 2^63, got {values.max()}")
             self.ids: NDArray[Any] = np.array(values, dtype=np.int64)
         elif values.dtype.kind in "UO":
             for row, value in enumerate(values.tolist()):
@@ -46,7 +49,7 @@ class IdMap:
         else:
             raise DataError(f"{kind} ids: expected strings or whole numbers, got dtype {values.dtype}")
         self.ids.setflags(write=False)
-        if len(self._index) != len(self.ids):
+        if not self._all_differ():
             unique, counts = np.unique(self.ids, return_counts=True)
             twice = unique[counts.argmax()]
             raise DataError(f"{kind} id {_plain(twice)!r} comes {counts.max()} times; ids must be unique")
@@ -56,9 +59,41 @@ class IdMap:
         """Ids 0..count-1: row or column numbers of a matrix-shaped source."""
         return cls(np.arange(count, dtype=np.int64), kind=kind)
 
+    def _all_differ(self) -> bool:
+        if self.is_integer:
+            ascending, _ = self._ascending
+            return bool((ascending[1:] != ascending[:-1]).all())
+        return len(set(self.ids.tolist())) == len(self.ids)
+
     @cached_property
-    def _index(self) -> dict[Id, int]:
+    def _ascending(self) -> tuple[NDArray[np.int64], NDArray[np.intp] | None]:
+        """Whole-number ids in ascending order, and the index of each; None where they stand so already."""
+        if (self.ids[1:] > self.ids[:-1]).all():
+            return self.ids, None
+        order = np.argsort(self.ids, kind="stable")
+        return self.ids[order], order
+
+    @cached_property
+    def _named(self) -> dict[str, int]:
         return {value: index for index, value in enumerate(self.ids.tolist())}
+
+    def _find(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the index of each whole number, or -1 where it is no id, shape (n,)."""
+        ascending, order = self._ascending
+        if not len(ascending):
+            return np.full(len(numbers), -1, dtype=np.int64)
+        places = np.minimum(np.searchsorted(ascending, numbers), len(ascending) - 1)
+        found = places if order is None else order[places]
+        return np.where(ascending[places] == numbers, found, -1)
+
+    def _place(self, outside: Any) -> int:
+        """Return the index of one outside id, or -1 where it is none."""
+        value = self._coerce(outside)
+        if not self.is_integer:
+            return self._named.get(value, -1) if isinstance(value, str) else -1
+        if not isinstance(value, int | float) or value != value // 1 or not -(2**63) <= value < 2**63:
+            return -1
+        return int(self._find(np.array([value], dtype=np.int64))[0])
 
     @property
     def is_integer(self) -> bool:
@@ -69,7 +104,7 @@ class IdMap:
         return len(self.ids)
 
     def __contains__(self, outside: object) -> bool:
-        return self._coerce(outside) in self._index
+        return self._place(outside) >= 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, IdMap) and np.array_equal(self.ids, other.ids)
@@ -94,11 +129,11 @@ class IdMap:
         Raises:
             UnknownIdError: the id is not known; names the nearest that is.
         """
-        try:
-            return self._index[self._coerce(outside)]
-        except (KeyError, TypeError):
-            hint = "" if self.is_integer or len(self) > 200_000 else did_you_mean(str(outside), self._index)  # type: ignore[arg-type]
-            raise UnknownIdError(f"unknown {self.kind} id {outside!r}{hint}") from None
+        place = self._place(outside)
+        if place < 0:
+            hint = "" if self.is_integer or len(self) > 200_000 else did_you_mean(str(outside), self._named)
+            raise UnknownIdError(f"unknown {self.kind} id {outside!r}{hint}")
+        return place
 
     def indices(self, outside: Iterable[Any]) -> NDArray[np.int64]:
         """Return the indices of many outside ids, shape (n,).
@@ -106,7 +141,14 @@ class IdMap:
         Raises:
             UnknownIdError: an id is not known.
         """
-        return np.fromiter((self.index(value) for value in outside), dtype=np.int64)
+        values = outside if isinstance(outside, np.ndarray) else list(outside)
+        numbers = np.asarray(values) if self.is_integer and _plain_numbers(values) else None
+        if numbers is None or numbers.dtype.kind != "i":
+            return np.fromiter((self.index(value) for value in values), dtype=np.int64, count=len(values))
+        places = self._find(numbers.astype(np.int64))
+        if len(places) and places.min() < 0:
+            self.index(numbers[int(places.argmin())].item())  # says that it is unknown
+        return places
 
     def extend(self, ids: Iterable[Any]) -> IdMap:
         """Return a map with further ids behind the present ones.
@@ -116,12 +158,16 @@ class IdMap:
         """
         new = [self._coerce(value) for value in ids]
         for value in new:
-            if value in self._index:
+            if self._place(value) >= 0:
                 raise DataError(f"{self.kind} id {value!r} is in the data set already")
             if isinstance(value, str) == self.is_integer and len(self):
                 kind = "a whole number" if self.is_integer else "a string"
                 raise DataError(f"{self.kind} id {value!r}: expected {kind}, as the ids that are there")
         return IdMap([*self.ids.tolist(), *new], kind=self.kind)
+
+
+def _plain_numbers(values: NDArray[Any] | list[Any]) -> bool:
+    return isinstance(values, np.ndarray) or all(type(value) is int for value in values)
 
 
 def _plain(value: Any) -> Any:

@@ -5,11 +5,13 @@ A `Split` is all of it; its `development` is the pair that training may see, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from scipy import sparse
 
 from metammf.data.interactions import PARTS
 from metammf.errors import ConfigError, DataError, did_you_mean
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 SplitMethod = Literal["published", "random", "leave-one-out", "user-time", "global-time", "cold-item"]
 METHODS: tuple[str, ...] = get_args(SplitMethod)
+
+_ROWS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,14 @@ class Development:
 class Split:
     """Three disjoint parts over the same users and items.
 
+    Args:
+        train: What is learned from.
+        validation: What chooses.
+        test: What is measured on.
+        catalog: Ids and features.
+        method: How the parts were made.
+        of_one_log: Whether each part was selected from one log by a label, so that the parts cannot overlap.
+
     Raises:
         DataError: parts overlap, differ in their counts, or train is empty.
     """
@@ -64,8 +76,9 @@ class Split:
     test: Interactions
     catalog: Catalog
     method: str
+    of_one_log: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, of_one_log: bool) -> None:
         shape = (self.catalog.num_users, self.catalog.num_items)
         for name in PARTS:
             part: Interactions = getattr(self, name)
@@ -76,10 +89,14 @@ class Split:
         for name in ("train", "test"):
             if not len(getattr(self, name)):
                 raise DataError(f"split {self.method!r}: the {name} part is empty")
-        for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-            shared = np.intersect1d(getattr(self, first).keys, getattr(self, second).keys)
+        if not of_one_log:
+            self._refuse_overlap()
+
+    def _refuse_overlap(self) -> None:
+        for first, second in combinations(PARTS, 2):
+            shared = np.intersect1d(getattr(self, first).keys, getattr(self, second).keys, assume_unique=True)
             if len(shared):
-                user, item = divmod(int(shared[0]), shape[1])
+                user, item = divmod(int(shared[0]), self.catalog.num_items)
                 raise DataError(
                     f"{first} and {second} overlap in {len(shared)} interactions, the first: user"
                     f" {self.catalog.user_ids.ids[user]!r}, item {self.catalog.item_ids.ids[item]!r}"
@@ -137,7 +154,7 @@ def split(dataset: Dataset, method: str | None = None, *, seed: int = 0, **optio
     parts = _LABELLERS[method](dataset, rng, shares)
     log = dataset.interactions
     train, validation, test = (log.select(parts == part) for part in range(3))
-    return Split(train, validation, test, dataset.catalog, method)
+    return Split(train, validation, test, dataset.catalog, method, of_one_log=True)
 
 
 def _published(dataset: Dataset, _rng: np.random.Generator, _shares: dict[str, float]) -> NDArray[np.int8]:
@@ -156,11 +173,14 @@ def _user_time(dataset: Dataset, rng: np.random.Generator, shares: dict[str, flo
 
 def _global_time(dataset: Dataset, _rng: np.random.Generator, shares: dict[str, float]) -> NDArray[np.int8]:
     # Borders lie between moments, so that interactions of one moment never stand on both sides of one.
-    times = np.sort(_timestamps(dataset))
-    count = len(times)
-    test_from = times[min(count - 1, round(count * (1 - shares["test_share"])))]
-    validation_from = times[min(count - 1, round(count * (1 - shares["test_share"] - shares["validation_share"])))]
     when = _timestamps(dataset)
+    count = len(when)
+    test_at, validation_at = (
+        min(count - 1, round(count * kept))
+        for kept in (1 - shares["test_share"], 1 - shares["test_share"] - shares["validation_share"])
+    )
+    times = np.partition(when, sorted({validation_at, test_at}))
+    test_from, validation_from = times[test_at], times[validation_at]
     parts = np.zeros(count, dtype=np.int8)
     if shares["validation_share"]:
         parts[when >= validation_from] = 1
@@ -172,12 +192,8 @@ def _global_time(dataset: Dataset, _rng: np.random.Generator, shares: dict[str, 
 def _leave_one_out(dataset: Dataset, rng: np.random.Generator, _shares: dict[str, float]) -> NDArray[np.int8]:
     log = dataset.interactions
     order_by = log.timestamps if log.timestamps is not None else rng.random(len(log))
-    from_end, counts = _position_from_end(log, order_by, rng)
     # A user keeps at least one interaction to train on: test from two on, validation from three on.
-    parts = np.zeros(len(log), dtype=np.int8)
-    parts[(from_end == 0) & (counts >= 2)] = 2
-    parts[(from_end == 1) & (counts >= 3)] = 1
-    return parts
+    return _hold_out_last(log, order_by, rng.random(len(log)), log.user_counts >= 3, log.user_counts >= 2)
 
 
 def _cold_item(dataset: Dataset, rng: np.random.Generator, shares: dict[str, float]) -> NDArray[np.int8]:
@@ -195,31 +211,64 @@ def _timestamps(dataset: Dataset) -> NDArray[np.int64]:
     return dataset.interactions.timestamps
 
 
-def _position_from_end(
-    log: Interactions, order_by: NDArray[Any], rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return each interaction's place from the end of its user's history, and the user's count; ties are drawn."""
-    order = np.lexsort((rng.random(len(log)), order_by, log.users))
-    ends = np.cumsum(log.user_counts)
-    from_end = np.empty(len(log), dtype=np.int64)
-    from_end[order] = ends[log.users[order]] - 1 - np.arange(len(log))
-    return from_end, log.user_counts[log.users]
-
-
 def _by_order(
     log: Interactions, order_by: NDArray[Any], rng: np.random.Generator, shares: dict[str, float]
 ) -> NDArray[np.int8]:
-    from_end, counts = _position_from_end(log, order_by, rng)
+    ties = rng.random(len(log))
     # A user's share is rounded by chance with the right mean, so that short histories are held out too, at the
     # asked rate over all; at least one interaction stays in train.
-    lots = rng.random((2, log.num_users))[:, log.users]
-    room = counts - 1
+    lots = rng.random((2, log.num_users))
+    counts, room = log.user_counts, np.maximum(log.user_counts - 1, 0)
     test = np.minimum(room, np.floor(counts * shares["test_share"] + lots[0])).astype(np.int64)
     validation = np.minimum(room - test, np.floor(counts * shares["validation_share"] + lots[1])).astype(np.int64)
+    return _hold_out_last(log, order_by, ties, validation, test)
+
+
+def _hold_out_last(
+    log: Interactions,
+    order_by: NDArray[Any],
+    ties: NDArray[np.float64],
+    validation: NDArray[Any],
+    test: NDArray[Any],
+) -> NDArray[np.int8]:
+    """Label the last `test[u]` interactions of each user u as test, and the `validation[u]` before them.
+
+    Sorted some users at a time, so that memory is bounded beside what is given.
+
+    Args:
+        log: All interactions, shape (n,).
+        order_by: What they are put in order by, shape (n,).
+        ties: Decides between equal ones, shape (n,).
+        validation: How many of each user, shape (num_users,).
+        test: Likewise.
+    """
+    by_user = _rows_by_user(log)
+    ends = np.cumsum(log.user_counts)
     parts = np.zeros(len(log), dtype=np.int8)
-    parts[from_end < test + validation] = 1
-    parts[from_end < test] = 2
+    start = 0
+    while start < len(log):
+        last_user = min(int(np.searchsorted(ends, start + _ROWS_AT_ONCE)), len(ends) - 1)
+        stop = int(ends[last_user])
+        rows = by_user[start:stop]
+        users = log.users[rows]
+        rows = rows[np.lexsort((ties[rows], order_by[rows], users))]
+        from_end = ends[users] - 1 - np.arange(start, stop)
+        held_out = from_end < (test[users] + validation[users].astype(np.int64))
+        parts[rows] = np.where(from_end < test[users], 2, held_out)
+        start = stop
     return parts
+
+
+def _rows_by_user(log: Interactions) -> NDArray[np.int32]:
+    """Return the log's rows, those of each user together and in their order, shape (n,)."""
+    rows = np.arange(len(log), dtype=np.int32)
+    if (log.users[1:] >= log.users[:-1]).all():
+        return rows
+    # A matrix with row r of the log as its column r sorts by counting, in 32 bits.
+    shape = (log.num_users, len(log))
+    cells = sparse.coo_array((np.ones(len(log), dtype=np.int8), (log.users, rows)), shape=shape)
+    cells.has_canonical_format = True
+    return cells.tocsr().indices
 
 
 _LABELLERS: dict[str, Callable[[Dataset, np.random.Generator, dict[str, float]], NDArray[np.int8]]] = {
