@@ -43,7 +43,12 @@ def test_looking_up_is_what_a_dictionary_does(values, asked):
     ids, naive = IdMap(values), {value: index for index, value in enumerate(values)}
     for value in [*asked, *map(str, values), *values]:
         spelt = value
-        if ids.is_integer and isinstance(value, str) and value.strip().removeprefix("-").isdecimal() and value.isascii():
+        if (
+            ids.is_integer
+            and isinstance(value, str)
+            and value.strip().removeprefix("-").isdecimal()
+            and value.isascii()
+        ):
             spelt = int(value)
         elif not ids.is_integer and isinstance(value, int):
             spelt = str(value)

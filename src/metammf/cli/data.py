@@ -281,6 +281,6 @@ def _working(what: str) -> "Iterator[Progress]":
             if now != stage:
                 stage = now
                 shown.reset(task, note=now)
-            shown.update(task, completed=done, total=total)
+            shown.update(task, completed=done, total=total or None)
 
         yield show

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from metammf.data.interactions import Interactions
 from metammf.data.progress import Progress, silent
 from metammf.data.readers import tables
 from metammf.data.readers.features import in_usual_order, read_features
+from metammf.data.readers.logs import Rows, Value, read_log
 from metammf.errors import DataError, FileFormatError
 from metammf.files import atomic_folder, read_json, require_replaceable, sha256, write_json
 
@@ -41,11 +43,15 @@ _CHUNK_BYTES = 64 << 20
 _GROUP_ROWS = 1 << 18
 
 
-def load_dataset(path: Path | str) -> Dataset:
+def load_dataset(path: Path | str, *, progress: Progress = silent) -> Dataset:
     """Load a data set from a folder in our layout; the features stay on disk, memory-mapped.
 
     All that is there is checked, every feature value included. Hashes are those of `dataset.json` where a file is as
     old and as large as it says, and are computed when first asked for otherwise.
+
+    Args:
+        path: The folder.
+        progress: Called with the rows read.
 
     Raises:
         DataError: there is no such folder, or it is of a foreign format: names the command that imports it.
@@ -56,11 +62,10 @@ def load_dataset(path: Path | str) -> Dataset:
     about = _read_about(path)
     item_ids, features, items = load_features(path, modalities=about.get("modalities"))
     source = path / "interactions.parquet"
-    table = tables.read_table(source, ("user_id", "item_id"), ("timestamp", "rating", "split"))
-    users = tables.ids(table["user_id"], source)
-    user_ids = _read_users(path / "users.parquet", users)
-    log = _read_log(table, users, user_ids, item_ids, source)
-    parts = _read_parts(table["split"], source) if "split" in table.columns else None
+    rows = _read_rows(source, progress)
+    user_ids = _read_users(path / "users.parquet", rows.ids["user_id"].ids)
+    log = _log_of(rows, user_ids, item_ids, source)
+    parts = rows.values.get("split")
     provenance = about.get("provenance") or {}
     return Dataset(
         str(about.get("name") or path.resolve().name),
@@ -252,12 +257,29 @@ def _read_about(path: Path) -> dict[str, Any]:
     return about
 
 
+def _read_rows(source: Path, progress: Progress) -> Rows:
+    frame = tables.scan_table(source)
+    tables.require_columns(frame, ("user_id", "item_id"), source)
+    known = {
+        "timestamp": Value(partial(tables.whole, path=source), pl.Int64),
+        "rating": Value(partial(tables.ratings, path=source), pl.Float32),
+        "split": Value(partial(_part_labels, source=source), pl.Int8),
+    }
+    there = tables.columns_of(frame)
+    values = {name: value for name, value in known.items() if name in there}
+    rows = read_log(frame, source, ("user_id", "item_id"), values, progress=progress)
+    if not len(rows.ids["user_id"].codes):
+        raise FileFormatError(source, "holds no interaction", "at least one row")
+    for part in (0, 2) if "split" in values else ():
+        if not (rows.values["split"] == part).any():
+            raise FileFormatError(source, f"the {PARTS[part]} part is empty", "at least one interaction")
+    return rows
+
+
 def _read_users(source: Path, seen: pl.Series) -> IdMap:
     if source.is_file():
-        ids = tables.ids(tables.read_table(source, ("user_id",))["user_id"], source)
-    else:
-        ids = seen.unique(maintain_order=True)
-    return _id_map(ids, "user", source)
+        seen = tables.ids(tables.read_table(source, ("user_id",))["user_id"], source)
+    return _id_map(seen, "user", source)
 
 
 def _id_map(ids: pl.Series, kind: str, source: Path) -> IdMap:
@@ -267,34 +289,36 @@ def _id_map(ids: pl.Series, kind: str, source: Path) -> IdMap:
     return IdMap(ids.to_numpy(), kind=kind)
 
 
-def _read_log(table: pl.DataFrame, users: pl.Series, user_ids: IdMap, item_ids: IdMap, source: Path) -> Interactions:
-    if not table.height:
-        raise FileFormatError(source, "holds no interaction", "at least one row")
-    user_index = tables.index_ids(users, id_series(user_ids), source, "user")
-    item_index = tables.index_ids(tables.ids(table["item_id"], source), id_series(item_ids), source, "item")
-    timestamps = tables.whole(table["timestamp"], source) if "timestamp" in table.columns else None
-    ratings = tables.ratings(table["rating"], source) if "rating" in table.columns else None
+def _log_of(rows: Rows, user_ids: IdMap, item_ids: IdMap, source: Path) -> Interactions:
+    users = rows.ids["user_id"].places(id_series(user_ids), source, "user")
+    items = rows.ids["item_id"].places(id_series(item_ids), source, "item")
+    for column in (users, items):
+        column.setflags(write=False)  # so that they are not copied
+    stamps, ratings = rows.values.get("timestamp"), rows.values.get("rating")
     try:
-        return Interactions(user_index, item_index, len(user_ids), len(item_ids), timestamps, ratings)
+        return Interactions(users, items, len(user_ids), len(item_ids), stamps, ratings)
     except DataError as error:
-        raise _repeated(table, user_index.astype(np.int64) * len(item_ids) + item_index, source) from error
+        raise _repeated(rows, users.astype(np.int64) * len(item_ids) + items, source) from error
 
 
-def _repeated(table: pl.DataFrame, keys: NDArray[np.int64], source: Path) -> FileFormatError:
+def _repeated(rows: Rows, keys: NDArray[np.int64], source: Path) -> FileFormatError:
     """Say where a pair comes twice: the one fault that indices of known ids can have."""
     again = pl.Series(keys).is_first_distinct().not_().to_numpy()
     row = int(again.argmax())
-    rows = [int((keys == keys[row]).argmax()), row]
-    where = [f"{place + 1}" + (f" ({table['split'][place]})" if "split" in table.columns else "") for place in rows]
+    parts = rows.values.get("split")
+    where = [
+        f"{place + 1}" + ("" if parts is None else f" ({PARTS[parts[place]]})")
+        for place in (int((keys == keys[row]).argmax()), row)
+    ]
+    user, item = (rows.ids[name].ids[int(rows.ids[name].codes[row])] for name in ("user_id", "item_id"))
     return FileFormatError(
         source,
-        f"rows {where[0]} and {where[1]} are one pair, user {table['user_id'][row]!r} and item"
-        f" {table['item_id'][row]!r} ({int(again.sum())} such repeats)",
+        f"rows {where[0]} and {where[1]} are one pair, user {user!r} and item {item!r} ({int(again.sum())} such repeats)",
         "each pair once, in one part",
     )
 
 
-def _read_parts(split: pl.Series, source: Path) -> NDArray[np.int8]:
+def _part_labels(split: pl.Series, source: Path) -> NDArray[np.int8]:
     if split.dtype not in (pl.String, pl.Categorical, pl.Enum):
         raise FileFormatError(source, f"column 'split' is of {split.dtype}", "strings")
     names = pl.Series(PARTS)
@@ -302,11 +326,7 @@ def _read_parts(split: pl.Series, source: Path) -> NDArray[np.int8]:
     if parts.null_count():
         row = int(parts.is_null().arg_max() or 0)
         raise FileFormatError(source, f"row {row + 1}, column 'split' is {split[row]!r}", "train, validation or test")
-    values = parts.to_numpy()
-    for part in (0, 2):
-        if not (values == part).any():
-            raise FileFormatError(source, f"the {PARTS[part]} part is empty", "at least one interaction")
-    return values
+    return parts.to_numpy()
 
 
 def id_series(ids: IdMap) -> pl.Series:

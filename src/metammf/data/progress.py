@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is of it."""
+"""Called with what is being done, how much of it is done, and how much there is of it: 0 where that is not known."""
 
 
 def silent(what: str, done: int, total: int) -> None:

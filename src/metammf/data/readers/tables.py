@@ -241,14 +241,19 @@ def index_ids(column: pl.Series, known: pl.Series, path: Path | str, kind: str) 
     Raises:
         FileFormatError: an id is not among them.
     """
-    if column.dtype != known.dtype:
-        column, known = column.cast(pl.String), known.cast(pl.String)
-    table = pl.DataFrame({"id": known, "index": np.arange(len(known), dtype=np.int32)})
-    index = pl.DataFrame({"id": column}).join(table, on="id", how="left", maintain_order="left")["index"]
+    index = places_of(column, known)
     if index.null_count():
         cell = _cell(column, int(index.is_null().arg_max() or 0))
         raise FileFormatError(path, f"{cell}: unknown {kind} id", f"one of the {len(known)} {kind}s")
     return index.to_numpy()
+
+
+def places_of(column: pl.Series, known: pl.Series) -> pl.Series:
+    """Return the place of each id of `column` among the distinct ids `known`, null where it is not there, as Int32."""
+    if column.dtype != known.dtype:
+        column, known = column.cast(pl.String), known.cast(pl.String)
+    table = pl.DataFrame({"id": known, "index": np.arange(len(known), dtype=np.int32)})
+    return pl.DataFrame({"id": column}).join(table, on="id", how="left", maintain_order="left")["index"]
 
 
 def _cast(column: pl.Series, dtype: Any, path: Path | str, expected: str) -> pl.Series:
