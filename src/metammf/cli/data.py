@@ -96,11 +96,12 @@ def import_(
 
     check_target(out)
     given = vars(options or ImportOptions())
-    with _working(f"importing {source}"):
-        dataset = import_dataset(source, format, **{key: value for key, value in given.items() if value is not None})
+    chosen = {key: value for key, value in given.items() if value is not None}
+    with _working(f"importing {source}") as progress:
+        dataset = import_dataset(source, format, progress=progress, **chosen)
         provenance = dataset.provenance if licence is None else {**dataset.provenance, "licence": licence}
         dataset = replace(dataset, name=dataset.name if name is None else name, provenance=provenance)
-        save_dataset(dataset, out)
+        save_dataset(dataset, out, progress=progress)
     sys.stdout.write(_summary(dataset, out))
 
 
@@ -120,8 +121,8 @@ def describe(data: Path, /, *, json: bool = False, seed: int = 0) -> None:  # th
     from metammf.data.describe import describe as describe_dataset
     from metammf.data.folder import load_dataset
 
-    with _working(f"describing {data}"):
-        description = describe_dataset(load_dataset(data), seed=seed)
+    with _working(f"describing {data}") as progress:
+        description = describe_dataset(load_dataset(data, progress=progress), seed=seed)
     if json:
         _print_json(description.to_dict())
         return
@@ -231,8 +232,8 @@ def export(
     from metammf.data.exporting import export_dataset, with_split
     from metammf.data.folder import load_dataset
 
-    with _working(f"exporting {data}"):
-        dataset = load_dataset(data)
+    with _working(f"exporting {data}") as progress:
+        dataset = load_dataset(data, progress=progress)
         if split is not None:
             dataset = with_split(dataset, dataset.split(split, seed=seed))
         export_dataset(dataset, out, format)

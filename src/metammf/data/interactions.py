@@ -78,12 +78,12 @@ class Interactions:
     @cached_property
     def user_counts(self) -> NDArray[np.int64]:
         """Interactions of each user, shape (num_users,)."""
-        return _count(self.users, self.num_users)
+        return count(self.users, self.num_users)
 
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:
         """Interactions of each item, shape (num_items,)."""
-        return _count(self.items, self.num_items)
+        return count(self.items, self.num_items)
 
     @cached_property
     def matrix(self) -> sparse.csr_array:
@@ -158,7 +158,8 @@ def _refuse_repeats(keys: NDArray[np.int64], num_items: int) -> None:
         raise DataError(f"interactions: the pair (user {user}, item {item}) comes twice ({int(same.sum())} repeats)")
 
 
-def _count(values: NDArray[np.int32], size: int) -> NDArray[np.int64]:
+def count(values: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """Return how often each whole number below `size` comes among `values`, shape (size,)."""
     # In slices: np.bincount widens what it counts to 64 bits, all of it at once.
     counts = np.zeros(size, dtype=np.int64)
     for start in range(0, len(values), _SLICE):

@@ -10,7 +10,8 @@ import polars as pl
 
 from metammf.data.dataset import PARTS, Catalog, Dataset
 from metammf.data.features import ItemFeatures
-from metammf.data.interactions import Interactions
+from metammf.data.interactions import Interactions, count
+from metammf.data.progress import Progress, silent
 from metammf.data.readers.features import in_usual_order, read_features
 from metammf.errors import ConfigError, FileFormatError
 from metammf.files import sha256
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # A matrix may have empty rows, but one that is nearly all of them is a damaged or hostile file.
 _MAX_EMPTY = 1_000_000
+
+_SLICE = 1 << 21
 
 _USUAL_NAMES = {"image_feat": "visual", "audio_feat": "acoustic", "text_feat": "textual"}
 
@@ -62,29 +65,56 @@ def distinct(pairs: Pairs, num_items: int, path: Path | str) -> Pairs:
     Raises:
         FileFormatError: a part is empty (validation may be), or a pair stands in two parts.
     """
-    keys = pairs.users.astype(np.int64) * num_items + pairs.items
-    by = (keys,) if pairs.timestamps is None else (pairs.timestamps, keys)
-    order = np.lexsort(by)  # stable
-    first = np.ones(len(keys), dtype=np.bool_)
-    first[1:] = keys[order][1:] != keys[order][:-1]
+    keys = pairs.users.astype(np.int64)
+    keys *= num_items
+    keys += pairs.items
     if pairs.parts is not None:
-        _check_parts(pairs, order, first, path)
-    if first.all():
+        _refuse_empty_parts(pairs.parts, path)
+    rows = _repeating(keys)
+    if not len(rows):
         return pairs
-    return pairs.select(np.sort(order[first]))
+    keys = keys[rows]
+    by = (keys,) if pairs.timestamps is None else (pairs.timestamps[rows], keys)
+    order = np.lexsort(by)  # stable
+    rows, again = rows[order], np.zeros(len(rows), dtype=np.bool_)
+    again[1:] = keys[order][1:] == keys[order][:-1]
+    if pairs.parts is not None:
+        _refuse_crossing(pairs, rows, again, path)
+    kept = np.ones(len(pairs.users), dtype=np.bool_)
+    kept[rows[again]] = False
+    return pairs.select(kept)
 
 
-def _check_parts(pairs: Pairs, order: NDArray[Any], first: NDArray[np.bool_], path: Path | str) -> None:
-    assert pairs.parts is not None
-    sizes = np.bincount(pairs.parts, minlength=len(PARTS))
+def _repeating(keys: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the places of keys that come more than once: few, as a rule, so that little is put in order."""
+    ascending = np.sort(keys)
+    repeated = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    del ascending
+    if not len(repeated):
+        return np.empty(0, dtype=np.intp)
+    found = np.empty(len(keys), dtype=np.bool_)
+    for start in range(0, len(keys), _SLICE):
+        some = keys[start : start + _SLICE]
+        places = np.minimum(np.searchsorted(repeated, some), len(repeated) - 1)
+        found[start : start + _SLICE] = repeated[places] == some
+    return np.flatnonzero(found)
+
+
+def _refuse_empty_parts(parts: NDArray[np.int8], path: Path | str) -> None:
+    sizes = np.bincount(parts, minlength=len(PARTS))
     for part in (0, 2):
         if not sizes[part]:
             raise FileFormatError(path, f"the {PARTS[part]} part is empty", "at least one interaction")
-    sorted_parts = pairs.parts[order]
-    crossing = np.flatnonzero(~first[1:] & (sorted_parts[1:] != sorted_parts[:-1])) + 1
+
+
+def _refuse_crossing(pairs: Pairs, rows: NDArray[np.intp], again: NDArray[np.bool_], path: Path | str) -> None:
+    """Look for a pair in two parts: `rows` holds those of one pair together, `again` marks all but its first."""
+    assert pairs.parts is not None
+    parts = pairs.parts[rows]
+    crossing = np.flatnonzero(again[1:] & (parts[1:] != parts[:-1])) + 1
     if len(crossing):
-        row = order[crossing[0]]
-        names = sorted(PARTS[part] for part in sorted_parts[crossing[0] - 1 : crossing[0] + 1])
+        row = rows[crossing[0]]
+        names = sorted(PARTS[part] for part in parts[crossing[0] - 1 : crossing[0] + 1])
         raise FileFormatError(
             path,
             f"parts overlap: {len(crossing)} pairs stand in two of them, the first: user {pairs.users[row]}, item"
@@ -160,15 +190,19 @@ def make_dataset(
         raise FileFormatError(path, "holds no interaction", "at least one")
     kept = distinct(pairs, len(item_ids), path)
     repeats = len(pairs.users) - len(kept.users) + provenance.get("repeats_merged", 0)
+    for column in (kept.users, kept.items):
+        column.setflags(write=False)  # so that they are not copied
     log = Interactions(kept.users, kept.items, len(user_ids), len(item_ids), kept.timestamps, kept.ratings)
     catalog = Catalog(user_ids, item_ids, features, pl.DataFrame() if items is None else items)
     return Dataset(name, log, catalog, kept.parts, {**provenance, "repeats_merged": repeats})
 
 
 def k_core_of(
-    pairs: Pairs, k: int, num_users: int, num_items: int, path: Path | str
+    pairs: Pairs, k: int, num_users: int, num_items: int, path: Path | str, progress: Progress = silent
 ) -> tuple[Pairs, NDArray[np.int64], NDArray[np.int64]]:
     """Leave out users and items with fewer than `k` interactions, again and again until none is left.
+
+    On whole numbers alone: a round looks at each pair that is left once, and counts anew only what has gone.
 
     Args:
         pairs: Distinct pairs.
@@ -176,6 +210,7 @@ def k_core_of(
         num_users: Users before.
         num_items: Items before.
         path: For messages.
+        progress: Called with the pairs left out, and all of them.
 
     Returns:
         What is left, over new indices, and the old indices of the users and items that are left.
@@ -186,15 +221,27 @@ def k_core_of(
     """
     if k < 1:
         raise ConfigError(f"k_core must be at least 1, got {k}")
+    user_counts, item_counts = count(pairs.users, num_users), count(pairs.items, num_items)
+    left = np.ones(len(pairs.users), dtype=np.bool_)
     while True:
-        user_counts = np.bincount(pairs.users, minlength=num_users)
-        item_counts = np.bincount(pairs.items, minlength=num_items)
-        kept = (user_counts[pairs.users] >= k) & (item_counts[pairs.items] >= k)
-        if kept.all():
+        going = (user_counts < k)[pairs.users]
+        going |= (item_counts < k)[pairs.items]
+        going &= left
+        if not going.any():
             break
-        pairs = pairs.select(kept)
-    if not len(pairs.users):
+        user_counts -= count(pairs.users[going], num_users)
+        item_counts -= count(pairs.items[going], num_items)
+        left &= ~going
+        progress(f"leaving out what is below the {k}-core", len(left) - int(left.sum()), len(left))
+    if not left.any():
         raise FileFormatError(path, f"nothing is left of the {k}-core", "a smaller k_core")
+    pairs = pairs.select(left)
     users, items = np.flatnonzero(user_counts), np.flatnonzero(item_counts)
-    indexed = (np.searchsorted(users, pairs.users), np.searchsorted(items, pairs.items))
+    indexed = (_renumbered(pairs.users, users, num_users), _renumbered(pairs.items, items, num_items))
     return Pairs(*indexed, pairs.parts, pairs.timestamps, pairs.ratings), users, items
+
+
+def _renumbered(indices: NDArray[Any], kept: NDArray[np.int64], size: int) -> NDArray[np.int32]:
+    anew = np.zeros(size, dtype=np.int32)
+    anew[kept] = np.arange(len(kept), dtype=np.int32)
+    return anew[indices]

@@ -11,6 +11,7 @@ timestamp (the first row where there are none) and that row's rating; then the k
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,10 +21,14 @@ import polars as pl
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
 from metammf.data.importers.assembling import Pairs, distinct, gather_features, hashes, k_core_of, make_dataset
+from metammf.data.progress import Progress, silent
 from metammf.data.readers import tables
+from metammf.data.readers.logs import Codes, Value, read_log
 from metammf.errors import ConfigError, FileFormatError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from metammf.data.dataset import Dataset
@@ -49,8 +54,10 @@ def read(
     k_core: int | None = None,
     items: Path | str | None = None,
     features: Path | str | None = None,
+    *,
+    progress: Progress = silent,
 ) -> Dataset:
-    """Import a log.
+    """Import a log of any number of rows: one streamed pass, and a few numbers a row in memory.
 
     Args:
         source: A file with a header: ``.csv``, ``.tsv``, ``.txt`` (comma) or ``.parquet``.
@@ -64,6 +71,7 @@ def read(
         items: A table with `item_column` and others, such as ``title``: all its items are kept, watched or not, unless
             a k-core is asked for.
         features: A folder of ``.npy`` files, a modality each, rows in the order of `items`.
+        progress: Called with the rows read, then with what the k-core left out.
 
     Raises:
         ConfigError: options that do not go together.
@@ -75,28 +83,27 @@ def read(
         raise FileFormatError(source, "is not a file", "the CSV, TSV or Parquet file of the log")
     options = {"min_rating": min_rating, "k_core": k_core, "timestamp_unit": timestamp_unit}
     columns = (user_column, item_column, timestamp_column, rating_column)
-    users, items_seen, rest = _read_rows(source, columns, min_rating, timestamp_unit)
+    users, items_seen, rest = _read_rows(source, columns, min_rating, timestamp_unit, progress)
     files, table = [source], None
     if items is not None:
         table = _read_items(Path(items), item_column)
         files += [Path(items), *(sorted(Path(features).glob("*.npy")) if features is not None else ())]
-    user_ids = users.unique(maintain_order=True)
-    item_ids = items_seen.unique(maintain_order=True) if table is None else table[item_column]
+    item_ids = items_seen.ids if table is None else table[item_column]
     log = _Log(
         Pairs(
-            tables.index_ids(users, user_ids, source, "user"),
-            tables.index_ids(items_seen, item_ids, source, "item"),
+            users.codes,
+            items_seen.codes if table is None else items_seen.places(item_ids, source, "item"),
             None,
             **rest,
         ),
-        user_ids,
+        users.ids,
         item_ids,
         _read_features(features, len(item_ids)),
         pl.DataFrame() if table is None else table.drop(item_column),
     )
-    return _finish(
-        log, k_core, source, {"format": "log", "licence": None, "options": options, "sources": hashes(files)}
-    )
+    del users, items_seen, rest
+    provenance = {"format": "log", "licence": None, "options": options, "sources": hashes(files)}
+    return _finish(log, k_core, source, provenance, progress)
 
 
 @dataclass(frozen=True)
@@ -108,11 +115,11 @@ class _Log:
     items: pl.DataFrame
 
 
-def _finish(log: _Log, k_core: int | None, source: Path, provenance: dict[str, Any]) -> Dataset:
+def _finish(log: _Log, k_core: int | None, source: Path, provenance: dict[str, Any], progress: Progress) -> Dataset:
     if k_core is not None:
         pairs = distinct(log.pairs, len(log.item_ids), source)
         provenance["repeats_merged"] = len(log.pairs.users) - len(pairs.users)
-        pairs, users, items = k_core_of(pairs, k_core, len(log.user_ids), len(log.item_ids), source)
+        pairs, users, items = k_core_of(pairs, k_core, len(log.user_ids), len(log.item_ids), source, progress)
         kept = log.items[items] if log.items.width else log.items
         log = _Log(pairs, log.user_ids.gather(users), log.item_ids.gather(items), log.features.select(items), kept)
     return make_dataset(
@@ -128,9 +135,13 @@ def _finish(log: _Log, k_core: int | None, source: Path, provenance: dict[str, A
 
 
 def _read_rows(
-    source: Path, columns: tuple[str, str, str | None, str | None], min_rating: float | None, unit: str
-) -> tuple[pl.Series, pl.Series, dict[str, Any]]:
-    """Return user ids, item ids, and what there is of timestamps and ratings, of the rows that count."""
+    source: Path,
+    columns: tuple[str, str, str | None, str | None],
+    min_rating: float | None,
+    unit: str,
+    progress: Progress,
+) -> tuple[Codes, Codes, dict[str, Any]]:
+    """Return users, items, and what there is of timestamps and ratings, of the rows that count."""
     user, item, timestamp, rating = columns
     frame = tables.scan_table(source)
     there = tables.columns_of(frame)
@@ -142,42 +153,55 @@ def _read_rows(
     if len(wanted) < 2 + (timestamp is not None) + (rating is not None):
         raise ConfigError(f"one column cannot be two things: {', '.join(wanted)}")
     tables.require_columns(frame, wanted, source)
-    table = tables.collect(frame.select(wanted), source)
-    if not table.height:
+    values = {}
+    if rating:
+        values[rating] = Value(partial(tables.ratings, path=source), pl.Float32)
+    if timestamp:
+        values[timestamp] = Value(_reader_of_moments(frame, timestamp, source, unit), pl.Int64)
+    rows = read_log(frame, source, (user, item), values, progress=progress)
+    users, items = rows.ids[user].typed(source), rows.ids[item].typed(source)
+    if not len(users.codes):
         raise FileFormatError(source, "holds no interaction", "at least one row below the header")
-    ratings = tables.ratings(table[rating], source) if rating else None
-    moments = _moments(table[timestamp], source, unit) if timestamp else None
-    # One column after the other, so that text and numbers are not both held for all of them.
-    users, items = table.drop_in_place(user), table.drop_in_place(item)
-    del table
-    users = tables.ids(users, source)
-    items = tables.ids(items, source)
+    moments = rows.values[timestamp] if timestamp else None
+    ratings = rows.values[rating] if rating else None
     if min_rating is not None and ratings is not None:
         kept = ratings >= min_rating
         if not kept.any():
             raise FileFormatError(source, f"none of {len(ratings)} ratings reaches {min_rating:g}", "an interaction")
-        users, items, ratings = users.filter(pl.Series(kept)), items.filter(pl.Series(kept)), ratings[kept]
+        users, items, ratings = users.select(kept), items.select(kept), ratings[kept]
         moments = None if moments is None else moments[kept]
     return users, items, {"timestamps": moments, "ratings": ratings}
 
 
-def _moments(column: pl.Series, source: Path, unit: str) -> NDArray[np.int64]:
+def _reader_of_moments(
+    frame: pl.LazyFrame, name: str, source: Path, unit: str
+) -> Callable[[pl.Series], NDArray[np.int64]]:
+    """Return what reads a column of moments: text that begins with a date is dates all the way, other text numbers."""
     if unit not in _PER_SECOND:
         raise ConfigError(f"timestamp_unit {unit!r}: expected one of {', '.join(_PER_SECOND)}")
-    if column.dtype == pl.String and column.cast(pl.Float64, strict=False).null_count() == len(column):
-        parsed = column.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
-        for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"):
-            parsed = parsed.fill_null(
-                column.str.to_datetime(form, time_unit="us", strict=False).dt.replace_time_zone("UTC")
-            )
-        days = column.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-        parsed = parsed.fill_null(days)
-        if parsed.null_count():
-            row = int(parsed.is_null().arg_max() or 0)
-            raise FileFormatError(
-                source, f"row {row + 1}, column {column.name!r} is {column[row]!r}", "a number or an ISO date and time"
-            )
-        return parsed.dt.epoch("s").to_numpy()
+    first = tables.collect(frame.select(name).head(1), source)[name]
+    if first.dtype == pl.String and first.cast(pl.Float64, strict=False).null_count():
+        return partial(_dates, source=source)
+    return partial(_moments, source=source, unit=unit)
+
+
+def _dates(column: pl.Series, source: Path) -> NDArray[np.int64]:
+    parsed = column.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+    for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"):
+        parsed = parsed.fill_null(
+            column.str.to_datetime(form, time_unit="us", strict=False).dt.replace_time_zone("UTC")
+        )
+    days = column.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    parsed = parsed.fill_null(days)
+    if parsed.null_count():
+        row = int(parsed.is_null().arg_max() or 0)
+        raise FileFormatError(
+            source, f"row {row + 1}, column {column.name!r} is {column[row]!r}", "a number or an ISO date and time"
+        )
+    return parsed.dt.epoch("s").to_numpy()
+
+
+def _moments(column: pl.Series, source: Path, unit: str) -> NDArray[np.int64]:
     if column.dtype.is_temporal():
         return tables.whole(column, source)
     moments = np.floor_divide(tables.whole(column, source, floor=True), _PER_SECOND[unit])

@@ -7,6 +7,8 @@ column becomes the titles, each ``float_seq`` column of the items a modality, wh
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +17,10 @@ import polars as pl
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
 from metammf.data.importers.assembling import Pairs, hashes, make_dataset, usual_name
+from metammf.data.progress import Progress, silent
 from metammf.data.readers import tables
 from metammf.data.readers.features import in_usual_order
+from metammf.data.readers.logs import Codes, Value, one_after_another, read_log
 from metammf.errors import FileFormatError, did_you_mean
 
 if TYPE_CHECKING:
@@ -43,6 +47,8 @@ def read(
     timestamp_column: str = "timestamp",
     rating_column: str = "rating",
     min_rating: float | None = None,
+    *,
+    progress: Progress = silent,
 ) -> Dataset:
     """Import a folder of this form.
 
@@ -53,25 +59,25 @@ def read(
         timestamp_column: Field of timestamps in seconds; may be absent.
         rating_column: Field of ratings; may be absent.
         min_rating: The lowest rating that counts as an interaction; None: every row counts.
+        progress: Called with the rows read, file by file.
 
     Raises:
         FileFormatError: a file is missing or damaged, a column or its type is missing, parts overlap.
     """
     name, inters = _find_inters(source)
     fields = (user_column, item_column, timestamp_column, rating_column)
-    table, parts = _read_inters(inters, fields, min_rating)
+    log = _read_inters(inters, fields, min_rating, progress)
     user_file, item_file = source / f"{name}.user", source / f"{name}.item"
     item_table = _read_typed(item_file, (item_column,)) if item_file.is_file() else None
     user_table = _read_typed(user_file, (user_column,)) if user_file.is_file() else None
-    user_ids, users = _number(table["user"], user_table, user_column, user_file, "user")
-    item_ids, items = _number(table["item"], item_table, item_column, item_file, "item")
+    user_ids, users = _number(log.users, user_table, user_column, user_file, "user")
+    item_ids, items = _number(log.items, item_table, item_column, item_file, "item")
     extra = len(item_ids) - (0 if item_table is None else item_table.height)
     features, rest = _read_items(item_table, item_column, item_file, extra)
-    stamps, ratings = (table[key].to_numpy() if key in table.columns else None for key in ("timestamp", "rating"))
     used = [*inters, *(path for path in (item_file, user_file) if path.is_file())]
     return make_dataset(
         name,
-        Pairs(users, items, parts, stamps, ratings),
+        Pairs(users, items, log.parts, log.timestamps, log.ratings),
         user_ids,
         features,
         item_ids,
@@ -86,17 +92,37 @@ def read(
     )
 
 
+@dataclass(frozen=True)
+class _Inter:
+    """The rows of one `.inter` file, or of all."""
+
+    users: Codes
+    items: Codes
+    timestamps: NDArray[np.int64] | None
+    ratings: NDArray[np.float32] | None
+    parts: NDArray[np.int8] | None = None
+
+
 def _read_inters(
-    paths: list[Path], fields: tuple[str, str, str, str], min_rating: float | None
-) -> tuple[pl.DataFrame, NDArray[np.int8] | None]:
+    paths: list[Path], fields: tuple[str, str, str, str], min_rating: float | None, progress: Progress
+) -> _Inter:
     """Return the rows of all files, with the columns that all of them have, and the part of each."""
-    frames = [_read_inter(path, fields[0], fields[1], fields[2:], min_rating) for path in paths]
-    columns = [name for name in frames[0].columns if all(name in frame.columns for frame in frames)]
-    table = pl.concat([frame.select(columns) for frame in frames], how="vertical_relaxed")
-    if not table.height:
+    files = [_read_inter(path, fields[0], fields[1], fields[2:], min_rating, progress) for path in paths]
+    sizes = [len(file.users.codes) for file in files]
+    if not sum(sizes):
         raise FileFormatError(paths[0], "holds no interaction" + ("" if min_rating is None else f" of {min_rating:g}"))
-    sizes = [frame.height for frame in frames]
-    return table, np.repeat(np.arange(3, dtype=np.int8), sizes) if len(paths) == 3 else None
+
+    def column(name: str) -> Any:
+        columns = [getattr(file, name) for file in files]
+        return None if any(values is None for values in columns) else np.concatenate(columns)
+
+    return _Inter(
+        one_after_another([file.users for file in files]),
+        one_after_another([file.items for file in files]),
+        column("timestamps"),
+        column("ratings"),
+        np.repeat(np.arange(3, dtype=np.int8), sizes) if len(paths) == 3 else None,
+    )
 
 
 def _find_inters(source: Path) -> tuple[str, list[Path]]:
@@ -114,8 +140,8 @@ def _find_inters(source: Path) -> tuple[str, list[Path]]:
     return found[0].stem, found
 
 
-def _read_typed(path: Path, required: tuple[str, ...]) -> pl.DataFrame:
-    """Read an atomic file; columns are named ``field:type`` still."""
+def _scan_typed(path: Path, required: tuple[str, ...]) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """Scan an atomic file; return beside it the column ``field:type`` of each field."""
     frame = tables.scan_table(path, separator="\t", quote=None)
     fields = {}
     for column in tables.columns_of(frame):
@@ -130,37 +156,43 @@ def _read_typed(path: Path, required: tuple[str, ...]) -> pl.DataFrame:
             raise FileFormatError(
                 path, f"has no field {field!r}{did_you_mean(field, fields)}; its fields are {', '.join(fields)}"
             )
-    return tables.collect(frame, path)
+    return frame, fields
+
+
+def _read_typed(path: Path, required: tuple[str, ...]) -> pl.DataFrame:
+    return tables.collect(_scan_typed(path, required)[0], path)
 
 
 def _field(table: pl.DataFrame, field: str) -> pl.Series | None:
     return next((table[column] for column in table.columns if column.partition(":")[0] == field), None)
 
 
-def _read_inter(path: Path, user: str, item: str, optional: tuple[str, str], min_rating: float | None) -> pl.DataFrame:
-    table = _read_typed(path, (user, item))
-    columns: dict[str, Any] = {}
-    for key, field in (("user", user), ("item", item)):
-        column = _field(table, field)
-        assert column is not None
-        tables.ids(column, path)
-        columns[key] = column
-    stamps, ratings = (_field(table, field) for field in optional)
-    if stamps is not None:
-        columns["timestamp"] = tables.whole(stamps, path, floor=True)
-    if ratings is not None:
-        columns["rating"] = tables.ratings(ratings, path)
-    elif min_rating is not None:
+def _read_inter(
+    path: Path, user: str, item: str, optional: tuple[str, str], min_rating: float | None, progress: Progress
+) -> _Inter:
+    frame, fields = _scan_typed(path, (user, item))
+    stamp, rating = (fields.get(field) for field in optional)
+    if min_rating is not None and rating is None:
         raise FileFormatError(path, f"has no field {optional[1]!r}", "one, since min_rating is asked for")
-    frame = pl.DataFrame(columns)
-    return frame if min_rating is None else frame.filter(pl.col("rating") >= min_rating)
+    values = {}
+    if stamp is not None:
+        values[stamp] = Value(partial(tables.whole, path=path, floor=True), pl.Int64)
+    if rating is not None:
+        values[rating] = Value(partial(tables.ratings, path=path), pl.Float32)
+    rows = read_log(frame, path, (fields[user], fields[item]), values, progress=progress)
+    users, items = rows.ids[fields[user]], rows.ids[fields[item]]
+    stamps, ratings = (None if column is None else rows.values[column] for column in (stamp, rating))
+    if min_rating is None or ratings is None:
+        return _Inter(users, items, stamps, ratings)
+    kept = ratings >= min_rating
+    return _Inter(users.select(kept), items.select(kept), None if stamps is None else stamps[kept], ratings[kept])
 
 
 def _number(
-    column: pl.Series, table: pl.DataFrame | None, field: str, path: Path, kind: str
+    column: Codes, table: pl.DataFrame | None, field: str, path: Path, kind: str
 ) -> tuple[IdMap, NDArray[np.int32]]:
     """Number ids in the order of their own file, those that it lacks after them in order of first appearance."""
-    seen = column.unique(maintain_order=True)
+    seen = column.ids
     if table is not None:
         listed = _field(table, field)
         assert listed is not None
@@ -170,8 +202,7 @@ def _number(
             row = int(repeated.arg_max() or 0)
             raise FileFormatError(path, f"row {row + 1}: {kind} id {listed[row]!r} comes a second time")
         seen = pl.concat([listed.rename(column.name), seen.filter(~seen.is_in(listed.implode()))])
-    index = tables.index_ids(column, seen, path, kind)
-    return IdMap(tables.ids(seen, path).to_numpy(), kind=kind), index
+    return IdMap(tables.ids(seen, path).to_numpy(), kind=kind), column.places(seen, path, kind)
 
 
 def _read_items(

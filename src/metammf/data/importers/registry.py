@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metammf.data.progress import Progress, silent
 from metammf.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -42,7 +43,16 @@ class Format:
     @property
     def options(self) -> tuple[str, ...]:
         """The names of the options that the importer takes."""
-        return tuple(inspect.signature(self.read).parameters)[1:]
+        return tuple(name for name in self._parameters[1:] if name != "progress")
+
+    @property
+    def tells_progress(self) -> bool:
+        """Whether the importer says how far it is."""
+        return "progress" in self._parameters
+
+    @property
+    def _parameters(self) -> tuple[str, ...]:
+        return tuple(inspect.signature(self.read).parameters)
 
 
 # In the order in which they are tried.
@@ -62,12 +72,19 @@ def recognise(source: Path | str) -> Format | None:
     return next((known for known in FORMATS if known.module.recognise(path)), None)
 
 
-def import_dataset(source: Path | str, format: str | None = None, **options: Any) -> Dataset:  # noqa: A002  # the command line's word
+def import_dataset(
+    source: Path | str,
+    format: str | None = None,  # noqa: A002  # the command line's word
+    *,
+    progress: Progress = silent,
+    **options: Any,
+) -> Dataset:
     """Read a data set of a foreign format.
 
     Args:
         source: A folder, or the file of a log.
         format: One of `FORMATS`; recognised where None.
+        progress: Called now and then by those importers that read logs of any size.
         **options: What the format's importer takes.
 
     Raises:
@@ -94,4 +111,6 @@ def import_dataset(source: Path | str, format: str | None = None, **options: Any
                 f"the {chosen.name} form takes no option {name!r}{did_you_mean(name, chosen.options)}; it takes:"
                 f" {', '.join(chosen.options) or 'none'}"
             )
+    if chosen.tells_progress:
+        options["progress"] = progress
     return chosen.read(path, **options)

@@ -7,7 +7,7 @@ text is ever whole in memory, and a row costs four bytes an id and what its numb
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,10 @@ class Codes:
     codes: NDArray[np.int32]
     ids: pl.Series
     first: NDArray[np.int64]
+
+    def typed(self, path: Path | str) -> Codes:
+        """Return the same with ids that are whole numbers as such; see `tables.ids`."""
+        return replace(self, ids=tables.ids(self.ids, path))
 
     def select(self, rows: NDArray[np.bool_]) -> Codes:
         """Return the rows of a mask; ids that stand in none of them are gone."""
@@ -126,6 +130,14 @@ def read_log(
         raise
     coded = {name: _codes_of(table.drop_in_place(name), frame, path) for name in ids}
     return Rows(coded, {name: table.drop_in_place(name).to_numpy() for name in values})
+
+
+def one_after_another(columns: Sequence[Codes]) -> Codes:
+    """Return the columns of several files as one: the rows of the first, then those of the next."""
+    ids = pl.concat([column.ids for column in columns]).unique(maintain_order=True)
+    codes = np.concatenate([tables.places_of(column.ids, ids).to_numpy()[column.codes] for column in columns])
+    _, _, first = _in_order(codes, len(ids))
+    return Codes(columns[0].name, codes, ids, first)
 
 
 class _RefusedError(ValueError):
