@@ -62,7 +62,7 @@ def test_nothing_to_tell(make_dataset):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_constant_columns_rows_and_duplicates(make_dataset, monkeypatch, dtype):
-    monkeypatch.setattr("metammf.data.describe._CHUNK_BYTES", 64)  # a few rows a chunk
+    monkeypatch.setattr("metammf.data.describe._CHUNK_VALUES", 8)  # a few rows a chunk
     matrix = np.random.default_rng(0).standard_normal((9, 4)).astype(dtype)
     matrix[:, 2] = 1
     matrix[3] = 1

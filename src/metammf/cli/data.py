@@ -122,7 +122,7 @@ def describe(data: Path, /, *, json: bool = False, seed: int = 0) -> None:  # th
     from metammf.data.folder import load_dataset
 
     with _working(f"describing {data}") as progress:
-        description = describe_dataset(load_dataset(data, progress=progress), seed=seed)
+        description = describe_dataset(load_dataset(data, progress=progress), seed=seed, progress=progress)
     if json:
         _print_json(description.to_dict())
         return
@@ -236,7 +236,7 @@ def export(
         dataset = load_dataset(data, progress=progress)
         if split is not None:
             dataset = with_split(dataset, dataset.split(split, seed=seed))
-        export_dataset(dataset, out, format)
+        export_dataset(dataset, out, format, progress=progress)
     sys.stdout.write(_summary(dataset, out))
 
 

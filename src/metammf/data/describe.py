@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metammf.data.dataset import PARTS
+from metammf.data.interactions import count
 from metammf.data.lift import FeatureLift, feature_lift
+from metammf.data.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from metammf.data.dataset import Dataset
 
-_CHUNK_BYTES = 32 << 20
+_CHUNK_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -145,12 +147,13 @@ class Description:
         return asdict(self)
 
 
-def describe(dataset: Dataset, *, seed: int = 0) -> Description:
+def describe(dataset: Dataset, *, seed: int = 0, progress: Progress = silent) -> Description:
     """Describe a data set; every feature value is read once, in chunks.
 
     Args:
         dataset: Of any size.
         seed: Of the pairs that the lift is measured on.
+        progress: Called with the feature rows read.
     """
     log, stamps, titles = dataset.interactions, dataset.interactions.timestamps, dataset.catalog.titles
     return Description(
@@ -163,7 +166,7 @@ def describe(dataset: Dataset, *, seed: int = 0) -> Description:
         items=_activity(log.item_counts),
         long_tail=_long_tail(log.item_counts),
         parts=_parts(dataset),
-        modalities=tuple(_modality(dataset, name, seed) for name in dataset.features.modalities),
+        modalities=tuple(_modality(dataset, name, seed, progress) for name in dataset.features.modalities),
         first_timestamp=None if stamps is None else int(stamps.min()),
         last_timestamp=None if stamps is None else int(stamps.max()),
         titles=None if titles is None else sum(map(bool, titles)) / len(titles),
@@ -203,30 +206,32 @@ def _parts(dataset: Dataset) -> tuple[Part, ...]:
     described = []
     for part, name in enumerate(PARTS):
         chosen = dataset.parts == part
-        its_items = np.unique(items[chosen])
+        user_counts = count(users[chosen], dataset.num_users)
+        item_counts = count(items[chosen], dataset.num_items)
         described.append(
             Part(
                 name,
-                int(chosen.sum()),
-                len(np.unique(users[chosen])),
-                len(its_items),
-                int((~warm[its_items]).sum()),
-                int((~warm[items[chosen]]).sum()),
+                int(user_counts.sum()),
+                int((user_counts > 0).sum()),
+                int((item_counts > 0).sum()),
+                int((item_counts[~warm] > 0).sum()),
+                int(item_counts[~warm].sum()),
             )
         )
     return tuple(described)
 
 
-def _modality(dataset: Dataset, name: str, seed: int) -> ModalityDescription:
+def _modality(dataset: Dataset, name: str, seed: int, progress: Progress) -> ModalityDescription:
     matrix, present = dataset.features.matrices[name], dataset.features.present[name]
     width = matrix.shape[1]
     lowest, highest = np.full(width, np.inf), np.full(width, -np.inf)
     constant_rows, fingerprints = 0, []
-    for rows in _present_chunks(matrix, present):
+    for stop, rows in _present_chunks(matrix, present):
         np.minimum(lowest, rows.min(axis=0), out=lowest)
         np.maximum(highest, rows.max(axis=0), out=highest)
         constant_rows += int((rows == rows[:, :1]).all(axis=1).sum())
         fingerprints.append(_fingerprints(rows))
+        progress(f"reading {name} features", stop, len(matrix))
     prints = np.concatenate(fingerprints) if fingerprints else np.empty(0, dtype=np.uint64)
     return ModalityDescription(
         name,
@@ -240,12 +245,12 @@ def _modality(dataset: Dataset, name: str, seed: int) -> ModalityDescription:
     )
 
 
-def _present_chunks(matrix: NDArray[Any], present: NDArray[np.bool_]) -> Iterator[NDArray[Any]]:
-    step = max(1, _CHUNK_BYTES // (matrix.shape[1] * matrix.itemsize))
+def _present_chunks(matrix: NDArray[Any], present: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[Any]]]:
+    step = max(1, _CHUNK_VALUES // matrix.shape[1])
     for start in range(0, len(matrix), step):
         rows = np.asarray(matrix[start : start + step])[present[start : start + step]]
         if len(rows):
-            yield rows
+            yield min(start + step, len(matrix)), rows
 
 
 def _fingerprints(rows: NDArray[Any]) -> NDArray[np.uint64]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import polars as pl
 
-from metammf.data.dataset import Dataset
-from metammf.data.folder import id_series
+from metammf.data.dataset import PARTS, Dataset
+from metammf.data.folder import id_series, log_table
+from metammf.data.progress import Progress, silent
 from metammf.errors import ConfigError, DataError, did_you_mean
 from metammf.files import atomic_folder, write_json
 
@@ -25,16 +26,31 @@ MARKER = "metammf-export.json"
 
 _MMREC_FILES = {"visual": "image_feat", "acoustic": "audio_feat", "textual": "text_feat"}
 _RECBOLE_PARTS = (".train", ".valid", ".test")
+_INTER_FIELDS = {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"}
+_BREAKS = r"[\t\r\n]+"
 _CHUNK_ROWS = 8_192
 
 
-def export_dataset(dataset: Dataset, out: Path | str, format: str) -> None:  # noqa: A002  # the command line's word
+def export_dataset(
+    dataset: Dataset,
+    out: Path | str,
+    format: str,  # noqa: A002  # the command line's word
+    *,
+    progress: Progress = silent,
+) -> None:
     """Write a data set as a folder of a foreign form, whole or not at all.
 
     ``recbole``: ``NAME.inter`` (or one file a part, where the data set carries a split), ``NAME.item`` with titles, the
     items' other columns and the features, ``NAME.user``; NAME is the folder's, as RecBole wants it. ``mmrec``:
     ``NAME.inter`` with ``x_label``, a feature file a modality, ``titles.csv``, and in ``user_ids.csv`` and
-    ``item_ids.csv`` what each number stands for; where an item lacks a modality its row is zero.
+    ``item_ids.csv`` what each number stands for; where an item lacks a modality its row is zero. Rows are written
+    batch by batch.
+
+    Args:
+        dataset: Of any size.
+        out: The folder to write; one that metammf exported before is replaced.
+        format: One of `FORMATS`.
+        progress: Called with the items written, by the form that writes features as text.
 
     Raises:
         ConfigError: the form is not known.
@@ -48,7 +64,10 @@ def export_dataset(dataset: Dataset, out: Path | str, format: str) -> None:  # n
     with atomic_folder(out, marker=MARKER) as part:
         name = Path(out).resolve().name
         try:
-            (_write_recbole if format == "recbole" else _write_mmrec)(dataset, part, name)
+            if format == "recbole":
+                _write_recbole(dataset, part, name, progress)
+            else:
+                _write_mmrec(dataset, part, name)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(f"cannot write {out}: {error}") from error
         write_json(part / MARKER, {"form": format, "name": dataset.name, "provenance": dict(dataset.provenance)})
@@ -63,19 +82,20 @@ def with_split(dataset: Dataset, split: Split) -> Dataset:
     return Dataset(dataset.name, log, dataset.catalog, parts, provenance)
 
 
-def _write_recbole(dataset: Dataset, out: Path, name: str) -> None:
-    log, catalog = dataset.interactions, dataset.catalog
+def _write_recbole(dataset: Dataset, out: Path, name: str, progress: Progress) -> None:
+    catalog = dataset.catalog
     users, items = id_series(catalog.user_ids), id_series(catalog.item_ids)
-    table = pl.DataFrame({"user_id:token": users.gather(log.users), "item_id:token": items.gather(log.items)})
-    if log.ratings is not None:
-        table = table.with_columns(pl.Series("rating:float", log.ratings))
-    if log.timestamps is not None:
-        table = table.with_columns(pl.Series("timestamp:float", log.timestamps))
+    for kind, ids in (("user", users), ("item", items)):
+        broken = ids.filter(ids.str.contains(_BREAKS)) if ids.dtype == pl.String else ids.clear()
+        if len(broken):
+            raise DataError(f"{kind} id {broken[0]!r}: an id with a tab or a line's end cannot be written in this form")
+    progress("writing interactions", 0, 0)
+    log = log_table(dataset)
     if dataset.parts is None:
-        _write_tsv(table, out / f"{name}.inter")
+        _write_inter(log, out / f"{name}.inter")
     else:
-        for part, ending in enumerate(_RECBOLE_PARTS):
-            _write_tsv(table.filter(pl.Series(dataset.parts == part)), out / f"{name}{ending}.inter")
+        for part, ending in zip(PARTS, _RECBOLE_PARTS, strict=True):
+            _write_inter(log.filter(pl.col("split") == part), out / f"{name}{ending}.inter")
     _write_tsv(pl.DataFrame({"user_id:token": users}), out / f"{name}.user")
     rest = {f"{column}:{_recbole_type(column, values)}": values for column, values in catalog.items.to_dict().items()}
     features = dataset.features
@@ -88,6 +108,13 @@ def _write_recbole(dataset: Dataset, out: Path, name: str) -> None:
                 cells = _cells(matrix[rows], features.present[modality][rows])
                 columns[f"{modality}:float_seq"] = cells
             _write_tsv(pl.DataFrame(columns), stream, header=start == 0)
+            progress("writing items", min(start + _CHUNK_ROWS, dataset.num_items), dataset.num_items)
+
+
+def _write_inter(log: pl.LazyFrame, path: Path) -> None:
+    there = log.collect_schema().names()
+    typed = [pl.col(name).alias(f"{name}:{kind}") for name, kind in _INTER_FIELDS.items() if name in there]
+    log.select(typed).sink_csv(path, separator="\t", quote_style="never")
 
 
 def _recbole_type(column: str, values: pl.Series) -> str:
@@ -136,8 +163,6 @@ def _write_features(path: Path, matrix: NDArray[Any], present: NDArray[np.bool_]
 def _write_tsv(table: pl.DataFrame, target: Any, *, header: bool = True) -> None:
     """Write a tab-separated table without quotes, which these forms do not know."""
     for name, column in table.to_dict().items():
-        if column.dtype == pl.String and column.str.contains(r"[\t\r\n]").any():
-            if name.endswith(":token") and name.partition(":")[0] in ("user_id", "item_id"):
-                raise DataError(f"column {name}: an id with a tab or a line's end cannot be written in this form")
-            table = table.with_columns(column.str.replace_all(r"[\t\r\n]+", " ").alias(name))
+        if column.dtype == pl.String and column.str.contains(_BREAKS).any():
+            table = table.with_columns(column.str.replace_all(_BREAKS, " ").alias(name))
     table.write_csv(target, separator="\t", quote_style="never", include_header=header)

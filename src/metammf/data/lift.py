@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from metammf.data.interactions import count
 from metammf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,17 +92,16 @@ def feature_lift(dataset: Dataset, modality: str, *, seed: int = 0) -> FeatureLi
 def _draw_pairs(log: Interactions, present: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
     """Return (item, item of the same user, stranger of like popularity), shape (pairs, 3), among items with features."""
     kept = present[log.items]
-    users, kept_items = log.users[kept], log.items[kept].astype(np.int64)
-    items = kept_items[np.argsort(users, kind="stable")]
-    counts = np.bincount(users, minlength=log.num_users)
-    starts = np.cumsum(counts) - counts
+    counts = count(log.users[kept], log.num_users)
     several = np.flatnonzero(counts >= 2)
     if not len(several):
         return np.empty((0, 3), dtype=np.int64)
     drawn = rng.choice(several, size=min(_PAIRS, int(counts[several].sum()) // 2))
     one = rng.integers(counts[drawn])
     other = (one + rng.integers(1, counts[drawn])) % counts[drawn]
-    first, second = items[starts[drawn] + one], items[starts[drawn] + other]
+    users, items = _histories(log, kept, drawn)
+    starts = np.searchsorted(users, drawn)
+    first, second = items[starts + one], items[starts + other]
     # Items of equal popularity stand in an order drawn by lot.
     order = np.lexsort((rng.random(len(present)), log.item_counts))
     order = order[present[order]]
@@ -111,11 +111,22 @@ def _draw_pairs(log: Interactions, present: NDArray[np.bool_], rng: np.random.Ge
     place = rank[second] + step
     place = np.where((place < 0) | (place >= len(order)), rank[second] - step, place)
     stranger = order[np.clip(place, 0, len(order) - 1)]
-    watched = np.unique(users.astype(np.int64) * len(present) + kept_items)
+    watched = np.unique(users * len(present) + items)
     asked = drawn * len(present) + stranger
     place = np.minimum(np.searchsorted(watched, asked), len(watched) - 1)
     distinct = (stranger != first) & (stranger != second) & (watched[place] != asked)
     return np.stack([first, second, stranger], axis=1)[distinct]
+
+
+def _histories(
+    log: Interactions, kept: NDArray[np.bool_], drawn: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the users, ascending, and items of the kept rows of the drawn users: a small part of a long log."""
+    asked = np.zeros(log.num_users, dtype=np.bool_)
+    asked[drawn] = True
+    rows = np.flatnonzero(asked[log.users] & kept)
+    rows = rows[np.argsort(log.users[rows], kind="stable")]
+    return log.users[rows].astype(np.int64), log.items[rows].astype(np.int64)
 
 
 def _centred_rows(
