@@ -1,0 +1,149 @@
+"""A long log from end to end: generate, write as CSV, import with a k-core, load, split, describe, export.
+
+    python benchmarks/large_log.py --users 300000 --items 60000 --interactions 6000000 --folder /tmp/log
+
+Each step runs in a process of its own, as a user would run it, and is told by its wall-clock and processor seconds and by
+its peak resident memory. What a step reads lies in the folder, so that ``--only`` can run some of them again; the
+figures of the others stay in the JSON. A page of a memory-mapped file counts as resident, and is not memory that is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+METHODS = ("published", "random", "leave-one-out", "user-time", "global-time", "cold-item")
+WIDTHS = "visual=128,acoustic=128,textual=384"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a step took.
+
+    Args:
+        seconds: Of the clock on the wall.
+        processor_seconds: Of all threads together.
+        peak_mib: Highest resident memory of the process.
+    """
+
+    seconds: float
+    processor_seconds: float
+    peak_mib: float
+
+
+def run(command: list[str], log: Path) -> Figures:
+    """Run a command, its output into a file, and say what it took; Linux alone."""
+    start = perf_counter()
+    with log.open("wb") as stream:
+        child = os.posix_spawn(
+            command[0],
+            command,
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, stream.fileno(), 1), (os.POSIX_SPAWN_DUP2, stream.fileno(), 2)],
+        )
+        _, status, usage = os.wait4(child, 0)
+    if status:
+        sys.exit(f"{' '.join(command)}\n{log.read_text()}")
+    return Figures(perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def steps(folder: Path, given: argparse.Namespace) -> dict[str, list[str]]:
+    """Name the steps in order, each with its command."""
+    metammf = [sys.executable, "-m", "metammf", "data"]
+    here = [sys.executable, __file__, "--folder", str(folder)]
+    world, core = str(folder / "world"), ["--k-core", str(given.k_core)]
+    counts = [f"--{name}={getattr(given, name)}" for name in ("users", "items", "interactions")]
+    shape = ["--widths", WIDTHS, "--dtype", "float16", "--cold-share", "0.02"]
+    return {
+        "generate": [*metammf, "generate", world, *counts, *shape],
+        "load": [*here, "--load", "none"],
+        **{f"load and split, {method}": [*here, "--load", method] for method in METHODS},
+        "describe": [*metammf, "describe", world, "--json"],
+        "export to MMRec": [*metammf, "export", world, str(folder / "mmrec"), "--format", "mmrec"],
+        "write CSV, whole-number ids": [*here, "--write", "log.csv"],
+        "write CSV, ids of text": [*here, "--write", "text.csv"],
+        "import CSV, whole-number ids": [*metammf, "import", str(folder / "log.csv"), str(folder / "from-csv"), *core],
+        "import CSV, ids of text": [*metammf, "import", str(folder / "text.csv"), str(folder / "from-text"), *core],
+        "import Parquet": [
+            *(*metammf, "import", str(folder / "world" / "interactions.parquet"), str(folder / "from-parquet"), *core)
+        ],
+    }
+
+
+def write_csv(folder: Path, name: str) -> None:
+    """Write the world's log as CSV; ``text.csv`` has ids that no number could be."""
+    import polars as pl
+
+    columns = ["user_id", "item_id", "timestamp"]
+    log = pl.scan_parquet(folder / "world" / "interactions.parquet").select(columns)
+    if name == "text.csv":
+        log = log.with_columns(pl.format("user-{}-of-them", "user_id"), pl.format("clip-{}-of-them", "item_id"))
+    log.select(columns).sink_csv(folder / name)
+
+
+def load(folder: Path, method: str) -> None:
+    """Load the world, and split it."""
+    from metammf.data.folder import load_dataset
+
+    dataset = load_dataset(folder / "world")
+    if method != "none":
+        print(dataset.split(method).development)
+
+
+def parse() -> argparse.Namespace:
+    """Read the options."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (("users", 300_000), ("items", 60_000), ("interactions", 6_000_000), ("k-core", 5)):
+        options.add_argument(f"--{name}", type=int, default=value)
+    options.add_argument("--folder", type=Path, required=True, help="where the world and what is made of it lie")
+    options.add_argument("--only", nargs="+", metavar="STEP", help="run these steps alone, by the start of their names")
+    options.add_argument("--json", type=Path, help="write the figures here, beside those that are there")
+    options.add_argument("--load", metavar="METHOD", help=argparse.SUPPRESS)
+    options.add_argument("--write", metavar="NAME", help=argparse.SUPPRESS)
+    return options.parse_args()
+
+
+def main() -> None:
+    """Run the steps, or be one of them."""
+    given = parse()
+    if given.load:
+        load(given.folder, given.load)
+    elif given.write:
+        write_csv(given.folder, given.write)
+    else:
+        measure(given)
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Run the steps, print a line for each, and write the JSON."""
+    folder = given.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    print(f"{'':<30}  {'seconds':>8}  {'processor':>9}  {'peak MiB':>8}")
+    for name, command in steps(folder, given).items():
+        if given.only and not any(name.startswith(start) for start in given.only):
+            continue
+        figures = run(command, folder / "output.txt")
+        found[name] = asdict(figures)
+        print(
+            f"{name:<30}  {figures.seconds:>8.1f}  {figures.processor_seconds:>9.1f}  {figures.peak_mib:>8,.0f}",
+            flush=True,
+        )
+    if given.json:
+        # Imported last: a child's peak is never below what its parent held when it was started.
+        from metammf.experiments.environment import environment
+
+        settings = {name: getattr(given, name) for name in ("users", "items", "interactions", "k_core")}
+        before = json.loads(given.json.read_text("utf-8")) if given.json.is_file() else {}
+        kept = before.get("steps", {}) if before.get("settings") == settings else {}
+        report = {"settings": settings, "machine": environment("cpu", "float32"), "steps": kept | found}
+        given.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
