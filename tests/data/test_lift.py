@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from metammf.data import lift
 from metammf.data.dataset import Catalog, Dataset
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
@@ -96,3 +97,13 @@ def test_real_features_follow_taste_and_shuffled_ones_do_not(real_data, name):
         assert found.z > 4
         assert abs(found.shuffled_z) < 4
         assert abs(feature_lift(shuffled, modality).z) < 4
+
+
+def test_histories_are_the_kept_rows_of_the_drawn_users_in_order():
+    rng = np.random.default_rng(0)
+    cells = rng.permutation(20 * 15)[:150]
+    log = Interactions(cells // 15, cells % 15, 20, 15)
+    kept, drawn = rng.random(150) < 0.8, np.array([3, 7, 3, 19])
+    naive = [(user, int(item)) for user in (3, 7, 19) for item in log.items[(log.users == user) & kept]]
+    users, items = lift._histories(log, kept, drawn)
+    assert list(zip(users.tolist(), items.tolist(), strict=True)) == naive

@@ -76,6 +76,19 @@ def test_timestamps(tmp_path, cells, unit, expected):
     assert dataset.interactions.timestamps.tolist() == expected
 
 
+def test_ids_are_text_where_one_of_all_rows_is(tmp_path):
+    # The rating leaves the row out, and the row says all the same that ids are text.
+    path = write(tmp_path, "user_id,item_id,rating\n1,1,5\n007,2,1\n")
+    assert import_dataset(path, min_rating=3).catalog.user_ids.ids.tolist() == ["1"]
+
+
+def test_an_import_tells_how_far_it_is(tmp_path):
+    told = []
+    path = write(tmp_path, "user_id,item_id\n" + "a,x\na,y\nb,x\nb,y\nc,z\n")
+    import_dataset(path, k_core=2, progress=lambda *now: told.append(now))
+    assert told == [("reading rows", 5, 0), ("leaving out what is below the 2-core", 1, 5)]
+
+
 def test_moments_of_parquet(tmp_path):
     moment = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": [moment]}).write_parquet(tmp_path / "log.parquet")
@@ -139,6 +152,13 @@ HEAD = "user_id,item_id,timestamp,rating\n"
             "row 1, column 'timestamp' is 'soon'; expected a number or an ISO",
         ),
         (HEAD + "a,b,1,1\na,c,soon,1\n", {}, FileFormatError, "row 2, column 'timestamp' is 'soon'"),
+        (
+            HEAD + "a,b,2020-01-01,1\na,c,7,1\n",
+            {},
+            FileFormatError,
+            "row 2, column 'timestamp' is '7'; expected a number or an ISO",
+        ),
+        (HEAD + "a,b,7,1\na,c,2020-01-01,1\n", {}, FileFormatError, "row 2, column 'timestamp' is '2020-01-01'"),
         (HEAD + "a,b,1577836800123,1\n", {}, FileFormatError, "for milliseconds: timestamp_unit ms"),
         (HEAD + "a,b,1,inf\n", {}, FileFormatError, "row 1, column 'rating' is"),
         (HEAD + "a,b,1,2\n", {"min_rating": 3}, FileFormatError, "none of 1 ratings reaches 3"),

@@ -117,12 +117,15 @@ def read_log(
     schema = frame.collect_schema()
     for name in ids:
         tables.ids(pl.Series(name, [], dtype=schema[name]), path)  # says where the type is wrong
-    columns = [_coded(name, schema[name]) for name in ids]
-    columns += [
+    columns = [
         pl.col(name).map_batches(partial(_convert, value), return_dtype=value.dtype, is_elementwise=True)
         for name, value in values.items()
     ]
-    columns[0] = columns[0].map_batches(_counting(progress), return_dtype=None, is_elementwise=True)
+    for name in ids:
+        column, dtype = _coded(name, schema[name])
+        if name == ids[0]:
+            column = column.map_batches(_counting(progress), return_dtype=dtype, is_elementwise=True)
+        columns.append(column)
     try:
         table = tables.collect(frame.select(columns), path)
     except FileFormatError:
@@ -156,10 +159,12 @@ def _refuse_value(frame: pl.LazyFrame, path: Path, values: Mapping[str, Value]) 
         value.convert(tables.collect(frame.select(name), path)[name])
 
 
-def _coded(name: str, dtype: pl.DataType) -> pl.Expr:
+def _coded(name: str, dtype: pl.DataType) -> tuple[pl.Expr, pl.DataType]:
+    """Return what a column of ids is read as: text in categories of its own, which are no one else's."""
     if dtype.is_integer():
-        return pl.col(name)
-    return pl.col(name).cast(pl.String).cast(pl.Categorical(pl.Categories.random()))
+        return pl.col(name), dtype
+    categories = pl.Categorical(pl.Categories.random())
+    return pl.col(name).cast(pl.String).cast(categories), categories
 
 
 def _counting(progress: Progress) -> Callable[[pl.Series], pl.Series]:
