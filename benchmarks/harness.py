@@ -6,21 +6,48 @@ Times of another machine are other times; the ratios of one run are what to keep
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
+import shlex
 import statistics
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
+from metammf.files import write_json
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from multiprocessing.connection import Connection
+
+RESULTS = Path(__file__).parent / "results"
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+Cell = str | float | None
+Row = dict[str, Cell]
+
+
+class Absent(Exception):  # noqa: N818  # no error: what it says is what the benchmark has to say
+    """What a benchmark needs is not on this machine."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most memory that a process of its own held.
+
+    Args:
+        rise_mib: Above what was resident before the work began.
+        resident_mib: In all, the interpreter and its libraries included (VmHWM).
+    """
+
+    rise_mib: float
+    resident_mib: float
 
 
 @dataclass(frozen=True)
@@ -33,7 +60,7 @@ class Timing:
         spread: Slowest run over fastest.
         per_second: Units of work a second, at the median.
         ratio: `per_second` over that of the way all are compared with.
-        peak_mib: Rise of resident memory while it runs, or None where not measured.
+        peak: Memory while it runs, or None where not measured.
     """
 
     name: str
@@ -41,7 +68,35 @@ class Timing:
     spread: float
     per_second: float
     ratio: float
-    peak_mib: float | None = None
+    peak: Peak | None = None
+
+    def row(self, unit: str) -> Row:
+        """Return it as a row of a table."""
+        memory = {} if self.peak is None else asdict(self.peak)
+        return {
+            "way": self.name,
+            "median s": self.seconds,
+            "max/min": self.spread,
+            f"{unit}/s": self.per_second,
+            "ratio": self.ratio,
+            "rise MiB": memory.get("rise_mib"),
+            "peak MiB": memory.get("resident_mib"),
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures under one title.
+
+    Args:
+        title: What they are of.
+        rows: Column -> value; the columns of the first row, units in their names.
+        notes: Sentences to stand under it.
+    """
+
+    title: str
+    rows: Sequence[Mapping[str, Cell]]
+    notes: Sequence[str] = ()
 
 
 def measure(
@@ -50,7 +105,7 @@ def measure(
     against: str,
     units: float | Mapping[str, float] = 1.0,
     repeats: int = 5,
-    peaks: Mapping[str, float] | None = None,
+    peaks: Mapping[str, Peak] | None = None,
 ) -> list[Timing]:
     """Run each way once to warm up, then all in turn `repeats` times, so that a busy machine slows all alike.
 
@@ -59,7 +114,7 @@ def measure(
         against: The way whose rate is 1.
         units: Work done by one run, of all or of each.
         repeats: Runs of each way that count.
-        peaks: MiB by way, from `peak_memory`.
+        peaks: Memory by way, from `peak_memory`.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):
@@ -68,43 +123,88 @@ def measure(
             run()
             if turn:
                 times[name].append(perf_counter() - start)
-    work = dict.fromkeys(ways, units) if isinstance(units, int | float) else units
-    rates = {name: work[name] / statistics.median(times[name]) for name in ways}
+    return timings(times, against=against, units=units, peaks=peaks)
+
+
+def timings(
+    times: Mapping[str, Sequence[float]],
+    *,
+    against: str,
+    units: float | Mapping[str, float] = 1.0,
+    peaks: Mapping[str, Peak] | None = None,
+) -> list[Timing]:
+    """Take medians of seconds measured by way; see `measure`."""
+    work = dict.fromkeys(times, units) if isinstance(units, int | float) else units
+    rates = {name: work[name] / statistics.median(seconds) for name, seconds in times.items()}
     return [
         Timing(
             name,
-            statistics.median(times[name]),
-            max(times[name]) / min(times[name]),
+            statistics.median(seconds),
+            max(seconds) / min(seconds),
             rates[name],
             rates[name] / rates[against],
             (peaks or {}).get(name),
         )
-        for name in ways
+        for name, seconds in times.items()
     ]
 
 
-def peak_memory(prepare: Callable[..., Callable[[], object]], *args: object) -> float:
-    """Return by how many MiB resident memory rises at most while ``prepare(*args)()`` runs, in a process of its own.
+def alone(work: Callable[Given, Found], *args: Given.args, **options: Given.kwargs) -> Found:
+    """Return ``work(*args)``, done in a process of its own; `work` is a function of a module.
 
-    `prepare`, a function of a module, builds the inputs; they do not count. Linux alone.
+    Raises:
+        RuntimeError: the process raised, or died without a word (as one that is killed for its memory does).
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    child = context.Process(target=_peak, args=(theirs, prepare, args))
+    child = context.Process(target=_send, args=(theirs, work, args, options))
     child.start()
     theirs.close()
     try:
-        return float(ours.recv())
-    finally:
+        found, trouble = ours.recv()
+    except EOFError:
         child.join()
+        raise RuntimeError(f"{work.__name__}: the process ended with {child.exitcode} and no result") from None
+    child.join()
+    if trouble is not None:
+        raise RuntimeError(f"{work.__name__}: {trouble}")
+    return found
 
 
-def _peak(pipe: Any, prepare: Callable[..., Callable[[], object]], args: tuple[object, ...]) -> None:
+def _send(pipe: Connection, work: Callable[..., object], args: tuple[object, ...], options: dict[str, Any]) -> None:
+    try:
+        pipe.send((work(*args, **options), None))
+    except Exception as error:
+        pipe.send((None, f"{type(error).__name__}: {error}"))
+        raise
+
+
+class PeakMeter:
+    """Measure memory between its making and `read`, in a process that does nothing else. Linux alone."""
+
+    def __init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark to what is resident now
+        self.before = _status("VmRSS")
+
+    def read(self) -> Peak:
+        """Return the peak so far."""
+        highest = _status("VmHWM")
+        return Peak((highest - self.before) / 1024, highest / 1024)
+
+
+def peak_memory(prepare: Callable[..., Callable[[], object]], *args: object) -> Peak:
+    """Return the memory that ``prepare(*args)()`` takes, in a process of its own.
+
+    `prepare`, a function of a module, builds the inputs; they do not count in the rise. Linux alone.
+    """
+    return alone(_peak, prepare, args)
+
+
+def _peak(prepare: Callable[..., Callable[[], object]], args: tuple[object, ...]) -> Peak:
     run = prepare(*args)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark to what is resident now
-    before = _status("VmRSS")
+    meter = PeakMeter()
     run()
-    pipe.send((_status("VmHWM") - before) / 1024)
+    return meter.read()
 
 
 def _status(key: str) -> int:
@@ -112,39 +212,80 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
-def table(timings: list[Timing], unit: str = "runs") -> str:
-    """Set timings in lines."""
-    width = max(len(timing.name) for timing in timings)
-    lines = [f"{'':<{width}}  {'median s':>9}  {'max/min':>7}  {unit + '/s':>12}  {'ratio':>7}  {'peak MiB':>9}"]
-    for timing in timings:
-        peak = "" if timing.peak_mib is None else f"{timing.peak_mib:,.0f}"
-        lines.append(
-            f"{timing.name:<{width}}  {timing.seconds:>9.4f}  {timing.spread:>7.2f}  {timing.per_second:>12,.0f}"
-            f"  {timing.ratio:>7.2f}  {peak:>9}"
-        )
-    return "\n".join(lines)
+def figure(value: Cell) -> str:
+    """Set a number with about three digits that count; text as it is, nothing for None."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if value == 0 or isinstance(value, int) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    if abs(value) >= 0.001:
+        places = 2 if abs(value) >= 10 else 3 if abs(value) < 0.1 else 2
+        return f"{value:.{places}f}" if abs(value) >= 0.1 else f"{value:.4f}"
+    return f"{value:.2e}"
+
+
+def text(table: Table) -> str:
+    """Set a table in lines for a terminal."""
+    columns = list(table.rows[0])
+    cells = [columns, *([figure(row.get(column)) for column in columns] for row in table.rows)]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    lines = [
+        "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(parts))
+        for parts in ([*zip(line, widths, strict=True)] for line in cells)
+    ]
+    return "\n".join([f"== {table.title}", *lines, *table.notes])
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with what every benchmark takes: ``--threads``, ``--repeats``, ``--json``."""
-    options = argparse.ArgumentParser(description=description)
+    """Return a parser with what every benchmark takes: ``--threads``, ``--repeats``, ``--json``, ``--quick``."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     options.add_argument("--repeats", type=int, default=5, help="runs of each way that count")
     options.add_argument("--json", type=Path, help="write the figures here")
+    options.add_argument("--quick", action="store_true", help="a small size, to see that all works")
     return options
 
 
-def report(options: argparse.Namespace, timings: list[Timing], *, unit: str = "runs", **settings: object) -> None:
-    """Print the figures, and write them where ``--json`` says."""
-    print(table(timings, unit))
+def report(options: argparse.Namespace, found: list[Timing], *, unit: str = "runs", **settings: object) -> None:
+    """Print timings, and write them where ``--json`` says; the title is the settings'."""
+    title = str(settings.pop("title", Path(sys.argv[0]).stem))
+    notes = settings.pop("notes", ())
+    assert isinstance(notes, list | tuple)
+    publish(options, title, [Table(title, [timing.row(unit) for timing in found], notes)], **settings)
+
+
+def publish(options: argparse.Namespace, title: str, tables: Sequence[Table], **settings: object) -> None:
+    """Print tables, and write them where ``--json`` says."""
+    for table in tables:
+        print(text(table), end="\n\n")
     if options.json:
-        found = {
-            "settings": settings | {"repeats": options.repeats, "threads": torch.get_num_threads()},
-            "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()},
-            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-            "timings": [asdict(timing) for timing in timings],
-        }
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write(options.json, title, tables, settings | {"repeats": options.repeats, "threads": options.threads, "quick": options.quick})
+
+
+def write(path: Path, title: str, tables: Sequence[Table], settings: Mapping[str, object]) -> None:
+    """Write figures in the form that ``fill_readme.py`` reads."""
+    found = {
+        "title": title,
+        "command": command(),
+        "settings": dict(settings),
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "tables": [asdict(table) for table in tables],
+    }
+    write_json(path, found)
+
+
+def command() -> str:
+    """Return the command at hand, less the machine's own paths."""
+    words = [f"benchmarks/{Path(sys.argv[0]).name}"]
+    values = iter(sys.argv[1:])
+    for word in values:
+        if word.partition("=")[0] in ("--json", "--geometric"):  # where things lie on this machine is nobody's matter
+            if "=" not in word:
+                next(values, None)
+            continue
+        words.append(word)
+    return shlex.join(["python", *words])
 
 
 def _processor() -> str:
