@@ -13,15 +13,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 from torch.nn import functional
 
-from harness import Table, measure, parser, peak_memory, publish
+from harness import Table, backward, measure, parser, peak_memory, publish
 from metammf.nn.meta import LowRankMetaLinear, MetaLinear, StaticLinear
 from twin import formed_weights, own_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from torch import nn
 
 LITERAL = "each item's weights formed, in chunks"
 CHUNK_BYTES = 256 << 20
@@ -72,8 +73,8 @@ def through(x: torch.Tensor, meta: torch.Tensor, layers: Sequence[nn.Module]) ->
 def in_chunks(x: torch.Tensor, meta: torch.Tensor, layers: Sequence[MetaLinear], sizes: Sizes) -> None:
     """Forward and backward of the literal way, few items at a time."""
     size = max(1, CHUNK_BYTES // (sizes.formed_per_item * x.element_size()))
-    for part in torch.arange(min(sizes.literal_items, sizes.items)).split(size):
-        literal(x[part], meta[part], layers).sum().backward()
+    for part in torch.split(torch.arange(min(sizes.literal_items, sizes.items)), size):
+        backward(literal(x[part], meta[part], layers).sum())
 
 
 def ways(sizes: Sizes, precision: str) -> dict[str, Callable[[], object]]:
@@ -82,17 +83,19 @@ def ways(sizes: Sizes, precision: str) -> dict[str, Callable[[], object]]:
     x = torch.randn(sizes.items, sizes.widths[0], requires_grad=True)
     meta = torch.randn(sizes.items, sizes.meta_dim, requires_grad=True)
     pairs = list(itertools.pairwise(sizes.widths))
-    dense = nn.ModuleList(MetaLinear(sizes.meta_dim, *pair) for pair in pairs)
-    low_rank = nn.ModuleList(LowRankMetaLinear(sizes.meta_dim, *pair, sizes.cp_rank) for pair in pairs)
-    static = nn.ModuleList(StaticLinear(*pair) for pair in pairs)
+    dense = [MetaLinear(sizes.meta_dim, *pair) for pair in pairs]
+    low_rank = [LowRankMetaLinear(sizes.meta_dim, *pair, sizes.cp_rank) for pair in pairs]
+    static = [StaticLinear(*pair) for pair in pairs]
     with torch.no_grad():
-        torch.testing.assert_close(through(x[:4], meta[:4], dense), literal(x[:4], meta[:4], dense), atol=1e-2, rtol=1e-3)
+        torch.testing.assert_close(
+            through(x[:4], meta[:4], dense), literal(x[:4], meta[:4], dense), atol=1e-2, rtol=1e-3
+        )
 
-    def ours(layers: nn.ModuleList) -> Callable[[], None]:
+    def ours(layers: Sequence[nn.Module]) -> Callable[[], None]:
         def run() -> None:
             with autocast(precision):
                 loss = through(x, meta, layers).float().sum()
-            loss.backward()
+            backward(loss)
 
         return run
 

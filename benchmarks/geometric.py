@@ -1,8 +1,9 @@
 """PyTorch Geometric's side of ``propagation.py``, run by the Python of an environment of its own: `geometric.txt`.
 
-``python geometric.py FOLDER THREADS`` reads ``edges.npy`` (2, E), ``x.npy`` (nodes, D) and the weights of a layer from FOLDER, then obeys
-lines on its standard input, one answer each: ``run NAME`` runs forward and backward once; ``save NAME`` writes the output to
-``out.npy``; ``peak NAME`` runs and answers with the rise and the height of resident memory in KiB. It imports nothing of the library.
+``python geometric.py FOLDER THREADS`` reads ``edges.npy`` (2, E), ``x.npy`` (nodes, D) and the weights of a layer from FOLDER,
+then obeys lines on its standard input, one answer each: ``run NAME`` runs forward and backward once; ``save NAME`` writes the
+output to ``out.npy``; ``peak NAME`` runs and answers with the rise and the height of resident memory in KiB. It imports nothing
+of the library.
 """
 
 from __future__ import annotations

@@ -149,6 +149,11 @@ def timings(
     ]
 
 
+def backward(loss: torch.Tensor) -> None:
+    """Run the backward pass."""
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
 def alone(work: Callable[Given, Found], *args: Given.args, **options: Given.kwargs) -> Found:
     """Return ``work(*args)``, done in a process of its own; `work` is a function of a module.
 
@@ -259,7 +264,12 @@ def publish(options: argparse.Namespace, title: str, tables: Sequence[Table], **
     for table in tables:
         print(text(table), end="\n\n")
     if options.json:
-        write(options.json, title, tables, settings | {"repeats": options.repeats, "threads": options.threads, "quick": options.quick})
+        write(
+            options.json,
+            title,
+            tables,
+            settings | {"repeats": options.repeats, "threads": options.threads, "quick": options.quick},
+        )
 
 
 def write(path: Path, title: str, tables: Sequence[Table], settings: Mapping[str, object]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 
 from metammf.data.dataset import Catalog
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
+from metammf.data.importers.registry import import_dataset
 from metammf.data.interactions import Interactions
 from metammf.data.splitting import Split
 
@@ -49,7 +53,19 @@ def random_split(num_users: int, num_items: int, count: int, *, widths: tuple[in
     features = ItemFeatures(
         {f"modality {place}": rng.standard_normal((num_items, width), np.float32) for place, width in enumerate(widths)}
     )
-    catalog = Catalog(
-        IdMap.of_range(num_users, kind="user"), IdMap.of_range(num_items, kind="item"), features
-    )
+    catalog = Catalog(IdMap.of_range(num_users, kind="user"), IdMap.of_range(num_items, kind="item"), features)
     return Split(train, validation, test, catalog, "random")
+
+
+def tiktok(*, quick: bool = False) -> tuple[Split, str]:
+    """Return the published split of the public TikTok files, and its name.
+
+    Where METAMMF_DATA names no folder that has them, a random log of the same size stands in, and the name says so; `quick`
+    takes a small random one.
+    """
+    if quick:
+        return random_split(120, 60, 1200, widths=(8, 8)), "a small random log"
+    folder = Path(os.environ.get("METAMMF_DATA", Path(__file__).parents[2] / "shared" / "data")) / "tiktok"
+    if folder.is_dir():
+        return import_dataset(folder).split(), "TikTok"
+    return random_split(9308, 6710, 66_157, widths=(128, 128)), "a random log of TikTok's size"

@@ -8,7 +8,6 @@ written out in torch stands alone for them.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -19,13 +18,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness import Absent, Peak, Table, measure, parser, peak_memory, publish
+from harness import Absent, Peak, Table, backward, measure, parser, peak_memory, publish
 from logs import random_log
 from metammf.nn.backbone import GraphSAGEBackbone
 from metammf.nn.graph import BipartiteGraph
 from twin import EdgeList
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 EDGE_LIST = "edge list: gather, index_add"
@@ -108,7 +108,7 @@ def ways(world: World, kind: str) -> dict[str, Callable[[], torch.Tensor]]:
 
 def descend(run: Callable[[], torch.Tensor]) -> Callable[[], None]:
     """Forward and backward."""
-    return lambda: run().square().sum().backward()
+    return lambda: backward(run().square().sum())
 
 
 def prepare(threads: int, name: str, kind: str, shape: Shape) -> Callable[[], object]:
@@ -191,7 +191,7 @@ def compared(kind: str, shape: Shape, given: argparse.Namespace) -> Table:
     expected = runs[EDGE_LIST]().detach()
     for name, run in runs.items():
         torch.testing.assert_close(run(), expected, atol=1e-4, rtol=1e-4, msg=f"{name} disagrees")
-    steps = {name: descend(run) for name, run in runs.items()}
+    steps: dict[str, Callable[[], object]] = {name: descend(run) for name, run in runs.items()}
     peaks = {name: peak_memory(prepare, given.threads, name, kind, shape) for name in runs}
     edges, title = float(len(world.edges.sources)), f"{kind} over neighbours"
     if not given.geometric:

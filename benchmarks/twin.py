@@ -6,6 +6,7 @@ are drawn one at a time from Python sets. N items, F feature width, S meta chann
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from harness import backward
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,10 +118,12 @@ class LiteralMetaMMF:
         fused_items: Int[Tensor, " fused"] | None = None,
     ) -> None:
         self.weights = {
-            name: weight.detach().clone().requires_grad_() for name, weight in model.named_parameters() if weight.numel()
+            name: weight.detach().clone().requires_grad_()
+            for name, weight in model.named_parameters()
+            if weight.numel()
         }
-        self.depth = len(model.fusion.layers)
-        self.hops = len(model.backbone.root) if model.backbone.propagates else 0
+        self.depth = self._count("fusion.layers.{}.shared")
+        self.hops = self._count("backbone.root.{}.weight")
         self.edges = EdgeList(train)
         self.num_users, self.num_items, self.precision = train.num_users, train.num_items, precision
         self.fused_items = fused_items
@@ -126,6 +131,9 @@ class LiteralMetaMMF:
         self.values, self.present = content.values, content.present
         self.cold = torch.from_numpy(train.item_counts == 0).unsqueeze(1)
         self.optimizer = torch.optim.Adam(self.weights.values(), lr=learning_rate, weight_decay=weight_decay)
+
+    def _count(self, name: str) -> int:
+        return next(number for number in itertools.count() if name.format(number) not in self.weights)
 
     def _features(self) -> Float[Tensor, "num_items width"]:
         """x_i = [x_i^visual || x_i^acoustic || ...]; one learned vector stands for what an item lacks."""
@@ -177,7 +185,7 @@ class LiteralMetaMMF:
         below = (of_users * item_vectors[negatives]).sum(2)
         loss = -functional.logsigmoid(above - below).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        backward(loss)
         self.optimizer.step()
         return float(loss.detach())
 

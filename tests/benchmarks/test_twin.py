@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
-from metammf.data.splitting import Development, Split
 from metammf.models.metammf import MetaMMFConfig
+from metammf.nn.graph import BipartiteGraph
 from metammf.testing.data import taste_groups
 from metammf.training.config import TrainingConfig
 from metammf.training.fit import build_model
 from metammf.training.loop import Trainer
 from metammf.training.objectives import make_objective
+
+if TYPE_CHECKING:
+    from metammf.data.splitting import Development, Split
 
 CPU = torch.device("cpu")
 
@@ -62,8 +66,6 @@ def test_training_equals_the_literal_twin(backbone: str, fusion: str, split: Spl
 
 def test_edge_list_equals_the_sparse_product(split: Split) -> None:
     import twin
-
-    from metammf.nn.graph import BipartiteGraph
 
     graph, edges = BipartiteGraph(split.train.matrix), twin.EdgeList(split.train)
     x = torch.randn(edges.num_nodes, 3)

@@ -1,0 +1,299 @@
+"""A training step and epoch of MetaMMF on TikTok: as the paper writes it down, and as the library does it.
+
+``python benchmarks/literal.py --backbone mf`` is MetaMMF_MF, ``--backbone graphsage`` MetaMMF_GCN. The literal form (`twin.py`)
+forms every item's weights, fuses all items at every step, sends messages along an edge list and draws negatives from Python
+sets; the library's is `Trainer`'s own. First at widths where the literal form fits: an epoch of both from the same weights on
+the same batches and negatives, whose losses must be equal. Then at the recipe's widths, where the literal form is run with no
+item fused and with a tenth of them, and its seconds and memory are extended along that line to all items.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from harness import Peak, PeakMeter, Table, alone, parser, publish
+from logs import tiktok
+from metammf.data.splitting import Development
+from metammf.experiments.config import from_mapping, load_recipe
+from metammf.training.fit import build_model
+from metammf.training.loop import Trainer
+from metammf.training.objectives import make_objective
+from twin import LiteralMetaMMF, Recorder, SetSampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from harness import Row
+    from metammf.experiments.config import RunConfig
+    from metammf.models.metammf import MetaMMF
+    from metammf.training.checkpoint import EpochRecord, Progress
+    from metammf.training.loop import Precision
+
+RECIPES = {"mf": "metammf-mf", "graphsage": "metammf-gcn"}
+NAMES = {"mf": "MetaMMF_MF", "graphsage": "MetaMMF_GCN"}
+NO_DROPOUT = {"id_dropout": 0.0, "hidden_dropout": 0.0, "final_dropout": 0.0}
+TENTH = 10
+"""One item in so many is fused where the literal form does not fit as a whole."""
+TOLERANCE = 1e-3
+"""Of a loss, relative: what an epoch of float32 steps adds up to."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained.
+
+    Args:
+        backbone: "mf" or "graphsage".
+        model: Settings of the model over the recipe's.
+        training: Settings of training over the recipe's.
+        precision: Of the forward pass.
+        steps: Steps to take; None for an epoch.
+        threads: Of torch.
+        quick: On a small random log.
+    """
+
+    backbone: Literal["mf", "graphsage"]
+    model: Mapping[str, object] = field(default_factory=dict)
+    training: Mapping[str, object] = field(default_factory=dict)
+    precision: Precision = "float32"
+    steps: int | None = None
+    threads: int = 1
+    quick: bool = False
+
+    def config(self) -> RunConfig:
+        """The recipe with these settings, for one epoch of training without a look at validation."""
+        recipe = load_recipe(RECIPES[self.backbone])
+        recipe["model"] |= self.model
+        recipe["training"] |= {"epochs": 1, "patience": None, "max_steps": self.steps, **self.training}
+        return from_mapping(recipe)
+
+    def begin(self) -> tuple[RunConfig, Development, MetaMMF]:
+        """Set the threads; return config, data and the model at its start."""
+        torch.set_num_threads(self.threads)
+        split, _ = tiktok(quick=self.quick)
+        nothing = split.validation.select(np.zeros(0, dtype=np.int64))
+        development = Development(split.train, nothing, split.catalog)
+        config = self.config()
+        model: MetaMMF = build_model(config.model, development, seed=0, device=torch.device("cpu"))  # type: ignore[assignment]
+        return config, development, model
+
+
+@dataclass(frozen=True)
+class Run:
+    """What training took.
+
+    Args:
+        step_s: Median seconds of a step.
+        step_cpu_s: Processor seconds of a step, the mean.
+        epoch_s: Seconds of an epoch.
+        epoch_cpu_s: Processor seconds of an epoch.
+        peak: Memory.
+        losses: Of each step.
+    """
+
+    step_s: float
+    step_cpu_s: float
+    epoch_s: float
+    epoch_cpu_s: float
+    peak: Peak
+    losses: list[float]
+
+    def row(self, way: str, precision: str) -> Row:
+        """Return it as a row of a table."""
+        return {
+            "way": way,
+            "precision": precision,
+            "s/step": self.step_s,
+            "CPU s/step": self.step_cpu_s,
+            "s/epoch": self.epoch_s,
+            "CPU s/epoch": self.epoch_cpu_s,
+            "rise MiB": self.peak.rise_mib,
+            "peak MiB": self.peak.resident_mib,
+        }
+
+
+Triples = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Clock:
+    """A listener that notes the time of each step."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def tick(self) -> None:
+        """Note."""
+        self.wall.append(time.perf_counter())
+        self.cpu.append(time.process_time())
+
+    def on_start(self, epochs: int, steps_per_epoch: int, progress: Progress) -> None:
+        """The first step begins here."""
+        self.tick()
+
+    def on_step(self, epoch: int, step: int, loss: float) -> None:
+        """A step was taken."""
+        self.tick()
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Nothing to note."""
+
+    def run(self, steps_per_epoch: int, peak: Peak, losses: list[float]) -> Run:
+        """Sum up; an epoch that was cut short is extended by its mean step, the first, which warms up, left out."""
+        wall, cpu = (np.diff(times) for times in (self.wall, self.cpu))
+        warm = slice(1, None) if len(wall) > 1 else slice(None)
+        whole = len(wall) == steps_per_epoch
+        epochs = [float(times.sum() if whole else times[warm].mean() * steps_per_epoch) for times in (wall, cpu)]
+        return Run(float(np.median(wall[warm])), float(cpu[warm].mean()), epochs[0], epochs[1], peak, losses)
+
+
+def ours(case: Case) -> tuple[Run, list[Triples]]:
+    """Train by the library; return what it took, and the batches that it drew."""
+    config, development, model = case.begin()
+    recorder, clock, training = Recorder(make_objective(config.training)), Clock(), config.training
+    meter = PeakMeter()
+    trainer = Trainer(model, recorder, development, training, seed=0, precision=case.precision, listeners=(clock,))
+    trainer.run()
+    batches = [(batch.users.numpy(), batch.positives.numpy(), batch.negatives.numpy()) for batch in recorder.batches]
+    return clock.run(trainer.steps_per_epoch, meter.read(), recorder.losses), batches
+
+
+def literal(case: Case, batches: Sequence[Triples], fused_items: Sequence[int] | None = None) -> Run:
+    """Train by the literal twin on these batches; negatives are drawn too, for their time, and not used.
+
+    Args:
+        case: What is trained.
+        batches: The first `case.steps` of them, all by default.
+        fused_items: Fuse these items alone; all by default.
+    """
+    config, development, model = case.begin()
+    train, training, count = development.train, config.training, config.training.num_negatives
+    meter = PeakMeter()
+    twin = LiteralMetaMMF(
+        model,
+        train,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        precision=torch.bfloat16 if case.precision == "bfloat16" else torch.float32,
+        fused_items=None if fused_items is None else torch.tensor(fused_items, dtype=torch.int64),
+    )
+    sampler, clock, losses = SetSampler(train), Clock(), []
+    clock.tick()
+    for arrays in itertools.islice(batches, case.steps):
+        sampler.draw(arrays[0].tolist(), count)
+        users, positives, negatives = (torch.from_numpy(array) for array in arrays)
+        losses.append(twin.step(users, positives, negatives))
+        clock.tick()
+    return clock.run(-(-len(train) // training.positives_per_step), meter.read(), losses)
+
+
+def extended(none: Run, some: Run, times: float) -> Run:
+    """Extend the runs with no item fused and with some along a line to `times` as many."""
+
+    def line(pick: Callable[[Run], float]) -> float:
+        return pick(none) + times * (pick(some) - pick(none))
+
+    return Run(
+        line(lambda run: run.step_s),
+        line(lambda run: run.step_cpu_s),
+        line(lambda run: run.epoch_s),
+        line(lambda run: run.epoch_cpu_s),
+        Peak(line(lambda run: run.peak.rise_mib), line(lambda run: run.peak.resident_mib)),
+        [],
+    )
+
+
+def with_ratios(rows: list[Row]) -> list[Row]:
+    """Compare every row with the first."""
+    first = rows[0]
+
+    def times(row: Row, column: str) -> float:
+        above, below = first[column], row[column]
+        assert isinstance(above, float)
+        assert isinstance(below, float)
+        return above / below
+
+    return [
+        row
+        | {
+            "epoch, times faster": times(row, "s/epoch"),
+            "CPU, times less": times(row, "CPU s/epoch"),
+            "peak, times leaner": times(row, "peak MiB"),
+        }
+        for row in rows
+    ]
+
+
+def equal(case: Case) -> Table:
+    """Train both on the same, and check that their losses are equal."""
+    found, batches = alone(ours, case)
+    twin = alone(literal, case, batches)
+    distance = max(abs(a - b) / abs(b) for a, b in zip(twin.losses, found.losses, strict=True))
+    assert distance < TOLERANCE, f"the losses of the two forms part: {distance:.2e} relative, {TOLERANCE} is allowed"
+    rows = with_ratios([twin.row("literal", case.precision), found.row("metammf", case.precision)])
+    for row, run in zip(rows, (twin, found), strict=True):
+        row |= {"first loss": run.losses[0], "last loss": run.losses[-1]}
+    widths = case.config().model.hidden_dims  # type: ignore[attr-defined]
+    curve = ", ".join(f"{loss:.4f}" for loss in found.losses[:: max(1, len(found.losses) // 8)])
+    notes = [
+        f"Over {len(found.losses)} steps from the same weights on the same batches and negatives, without dropout, the largest"
+        f" relative difference of two losses is {distance:.1e}; the curve: {curve}."
+    ]
+    name = f"{NAMES[case.backbone]}, hidden widths {', '.join(map(str, widths))}, where the literal form fits"
+    return Table(name, rows, notes)
+
+
+def full_width(case: Case, variants: Mapping[str, Mapping[str, object]]) -> Table:
+    """Compare at the recipe's widths, in both precisions.
+
+    Args:
+        case: What is trained; its steps are the literal form's.
+        variants: Name -> settings of training, of the library's rows.
+    """
+    split, _ = tiktok(quick=case.quick)
+    num_items, some = split.train.num_items, range(0, split.train.num_items, TENTH)
+    literals, found = [], []
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    for precision in precisions:
+        chosen = replace(case, precision=precision)
+        whole = chosen if case.quick else replace(chosen, steps=None)
+        _, batches = alone(ours, replace(chosen, precision="float32"))
+        parts = [alone(literal, chosen, batches, items) for items in ((), some)]
+        literals.append(extended(*parts, num_items / len(some)).row("literal, extrapolated", precision))
+        for name, settings in variants.items():
+            run, _ = alone(ours, replace(whole, training=settings))
+            found.append(run.row(name, precision))
+    config = case.config().model
+    widths = ", ".join(map(str, (*config.hidden_dims, config.embedding_dim // 2)))  # type: ignore[attr-defined]
+    notes = [
+        f"The literal rows were run with no item fused and with {len(some):,}, and extended along that line to all"
+        f" {num_items:,}; an epoch of theirs is their mean step times the steps of an epoch."
+    ]
+    return Table(f"{NAMES[case.backbone]} at its recipe's widths {widths}", with_ratios(literals + found), notes)
+
+
+def main() -> None:
+    """Measure and report."""
+    options = parser(__doc__)
+    options.add_argument("--backbone", choices=list(RECIPES), default="graphsage")
+    options.add_argument("--hidden-dims", type=int, nargs="+", default=[64], help="widths where the literal form fits")
+    given = options.parse_args()
+    small = {"hidden_dims": given.hidden_dims}
+    case = Case(given.backbone, threads=given.threads, quick=given.quick)
+    _, data = tiktok(quick=given.quick)
+    tables = [
+        equal(replace(case, model=small | NO_DROPOUT)),
+        full_width(replace(case, steps=1 + min(3, given.repeats), model=small if given.quick else {}), {"metammf": {}}),
+    ]
+    title = f"{NAMES[given.backbone]}: the paper's formulation word for word, and the library"
+    publish(given, title, tables, data=data, backbone=given.backbone)
+
+
+if __name__ == "__main__":
+    main()
