@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from multiprocessing.connection import Connection
 
-RESULTS = Path(__file__).parent / "results"
+ABSENT = 77
+"""Exit code of a benchmark that had nothing to run on."""
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
 Cell = str | float | None
@@ -147,6 +148,15 @@ def timings(
         )
         for name, seconds in times.items()
     ]
+
+
+def run_or_say(measured: Callable[[], None]) -> None:
+    """Run a benchmark; where what it needs is absent, say so and leave with the code that `run_all.py` knows."""
+    try:
+        measured()
+    except Absent as absent:
+        print(f"not run: {absent}")
+        sys.exit(ABSENT)
 
 
 def backward(loss: torch.Tensor) -> None:

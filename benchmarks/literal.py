@@ -10,13 +10,13 @@ item fused and with a tenth of them, and its seconds and memory are extended alo
 from __future__ import annotations
 
 import itertools
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
+from clock import Clock, Run
 from harness import Peak, PeakMeter, Table, alone, parser, publish
 from logs import tiktok
 from metammf.data.splitting import Development
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from harness import Row
     from metammf.experiments.config import RunConfig
     from metammf.models.metammf import MetaMMF
-    from metammf.training.checkpoint import EpochRecord, Progress
     from metammf.training.loop import Precision
 
 RECIPES = {"mf": "metammf-mf", "graphsage": "metammf-gcn"}
@@ -84,73 +83,7 @@ class Case:
         return config, development, model
 
 
-@dataclass(frozen=True)
-class Run:
-    """What training took.
-
-    Args:
-        step_s: Median seconds of a step.
-        step_cpu_s: Processor seconds of a step, the mean.
-        epoch_s: Seconds of an epoch.
-        epoch_cpu_s: Processor seconds of an epoch.
-        peak: Memory.
-        losses: Of each step.
-    """
-
-    step_s: float
-    step_cpu_s: float
-    epoch_s: float
-    epoch_cpu_s: float
-    peak: Peak
-    losses: list[float]
-
-    def row(self, way: str, precision: str) -> Row:
-        """Return it as a row of a table."""
-        return {
-            "way": way,
-            "precision": precision,
-            "s/step": self.step_s,
-            "CPU s/step": self.step_cpu_s,
-            "s/epoch": self.epoch_s,
-            "CPU s/epoch": self.epoch_cpu_s,
-            "rise MiB": self.peak.rise_mib,
-            "peak MiB": self.peak.resident_mib,
-        }
-
-
 Triples = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-class Clock:
-    """A listener that notes the time of each step."""
-
-    def __init__(self) -> None:
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-
-    def tick(self) -> None:
-        """Note."""
-        self.wall.append(time.perf_counter())
-        self.cpu.append(time.process_time())
-
-    def on_start(self, epochs: int, steps_per_epoch: int, progress: Progress) -> None:
-        """The first step begins here."""
-        self.tick()
-
-    def on_step(self, epoch: int, step: int, loss: float) -> None:
-        """A step was taken."""
-        self.tick()
-
-    def on_epoch(self, record: EpochRecord) -> None:
-        """Nothing to note."""
-
-    def run(self, steps_per_epoch: int, peak: Peak, losses: list[float]) -> Run:
-        """Sum up; an epoch that was cut short is extended by its mean step, the first, which warms up, left out."""
-        wall, cpu = (np.diff(times) for times in (self.wall, self.cpu))
-        warm = slice(1, None) if len(wall) > 1 else slice(None)
-        whole = len(wall) == steps_per_epoch
-        epochs = [float(times.sum() if whole else times[warm].mean() * steps_per_epoch) for times in (wall, cpu)]
-        return Run(float(np.median(wall[warm])), float(cpu[warm].mean()), epochs[0], epochs[1], peak, losses)
 
 
 def ours(case: Case) -> tuple[Run, list[Triples]]:
@@ -264,8 +197,8 @@ def full_width(case: Case, variants: Mapping[str, Mapping[str, object]]) -> Tabl
         chosen = replace(case, precision=precision)
         whole = chosen if case.quick else replace(chosen, steps=None)
         _, batches = alone(ours, replace(chosen, precision="float32"))
-        parts = [alone(literal, chosen, batches, items) for items in ((), some)]
-        literals.append(extended(*parts, num_items / len(some)).row("literal, extrapolated", precision))
+        none, tenth = (alone(literal, chosen, batches, items) for items in ((), some))
+        literals.append(extended(none, tenth, num_items / len(some)).row("literal, extrapolated", precision))
         for name, settings in variants.items():
             run, _ = alone(ours, replace(whole, training=settings))
             found.append(run.row(name, precision))
