@@ -53,6 +53,7 @@ class Clock:
     def __init__(self) -> None:
         self.wall: list[float] = []
         self.cpu: list[float] = []
+        self.rest = (0.0, 0.0)
 
     def tick(self) -> None:
         """Note."""
@@ -68,12 +69,16 @@ class Clock:
         self.tick()
 
     def on_epoch(self, record: EpochRecord) -> None:
-        """Nothing to note."""
+        """The epoch ends here: what comes behind its last step is done once an epoch."""
+        self.rest = (time.perf_counter() - self.wall[-1], time.process_time() - self.cpu[-1])
 
     def run(self, steps_per_epoch: int, peak: Peak, losses: list[float]) -> Run:
         """Sum up; an epoch that was cut short is extended by its mean step, the first, which warms up, left out."""
         wall, cpu = (np.diff(times) for times in (self.wall, self.cpu))
         warm = slice(1, None) if len(wall) > 1 else slice(None)
         whole = len(wall) == steps_per_epoch
-        epochs = [float(times.sum() if whole else times[warm].mean() * steps_per_epoch) for times in (wall, cpu)]
+        epochs = [
+            float(times.sum() if whole else times[warm].mean() * steps_per_epoch) + rest
+            for times, rest in zip((wall, cpu), self.rest, strict=True)
+        ]
         return Run(float(np.median(wall[warm])), float(cpu[warm].mean()), epochs[0], epochs[1], peak, losses)

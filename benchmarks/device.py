@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,16 +40,18 @@ if TYPE_CHECKING:
     from harness import Row
     from metammf.data.splitting import Development
     from metammf.experiments.config import RunConfig
-    from metammf.models.base import Model, Objective
+    from metammf.models.base import Model, Objective, VectorSource
+    from metammf.training.loop import Precision
 
 LOSS_TOLERANCE, GRADIENT_TOLERANCE, METRIC_TOLERANCE = 1e-4, 1e-3, 1e-3
+CPU = torch.device("cpu")
 STEPS = 20
 K = 20
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
     """Return the batch on a device."""
-    parts = {part.name: getattr(batch, part.name) for part in fields(batch)}
+    parts: dict[str, Any] = {part.name: getattr(batch, part.name) for part in fields(batch)}
     return Batch(**{name: part if part is None else part.to(device) for name, part in parts.items()})
 
 
@@ -65,7 +68,7 @@ class Replay:
         self.recorder, self.device = Recorder(objective), device
         self.batches: Iterator[Batch] = iter(batches)
 
-    def __call__(self, model: Model, batch: Batch) -> Mapping[str, torch.Tensor]:
+    def __call__(self, model: VectorSource, batch: Batch) -> Mapping[str, torch.Tensor]:
         """Return the terms of the loss on the next recorded batch."""
         return self.recorder(model, moved(next(self.batches), self.device))
 
@@ -84,9 +87,15 @@ class Setting:
     development: Development
     device: torch.device
 
-    def model(self, device: torch.device) -> Model:
-        """The same weights on any device."""
-        return build_model(self.config.model, self.development, seed=0, device=device)
+    @property
+    def reference(self) -> torch.dtype:
+        """Of the CPU that the device is held against: a CPU's own float32 against float64."""
+        return torch.float64 if self.device.type == "cpu" else torch.float32
+
+    def models(self) -> tuple[Model, Model]:
+        """The same weights twice: the reference on the CPU, and in float32 on the device."""
+        built = partial(build_model, self.config.model, self.development, seed=0)
+        return built(device=CPU).to(self.reference), built(device=self.device)
 
     def train(self, model: Model, objective: Objective) -> None:
         """Take the steps of the config."""
@@ -99,9 +108,8 @@ def checks(setting: Setting) -> Table:
     Raises:
         AssertionError: a difference is beyond its tolerance.
     """
-    cpu, device = torch.device("cpu"), setting.device
-    recorder = Recorder(make_objective(setting.config.training))
-    at_home, away = setting.model(cpu), setting.model(device)
+    device, recorder = setting.device, Recorder(make_objective(setting.config.training))
+    at_home, away = setting.models()
     setting.train(at_home, recorder)
     gradients = _gradient_distance(setting, recorder.batches[0])
     replay = Replay(make_objective(setting.config.training), recorder.batches, device)
@@ -119,7 +127,8 @@ def checks(setting: Setting) -> Table:
     for row, tolerance in zip(rows, tolerances, strict=True):
         row["allowed"] = tolerance
         assert float(row["difference"] or 0) <= tolerance, f"{row['check']}: {row['difference']}, allowed {tolerance}"
-    return Table(f"{device} beside the CPU, MetaMMF_GCN in float32", rows)
+    reference = str(setting.reference).removeprefix("torch.")
+    return Table(f"MetaMMF_GCN in float32 on {device}, beside {reference} on the CPU", rows)
 
 
 def _largest(found: Sequence[float], expected: Sequence[float]) -> float:
@@ -128,17 +137,18 @@ def _largest(found: Sequence[float], expected: Sequence[float]) -> float:
 
 def _gradient_distance(setting: Setting, batch: Batch) -> float:
     objective, found = make_objective(setting.config.training), []
-    for device in (torch.device("cpu"), setting.device):
-        model = setting.model(device).train()
-        backward(torch.stack([*objective(model, moved(batch, device)).values()]).sum())
-        found.append({name: weight.grad.cpu() for name, weight in model.named_parameters() if weight.grad is not None})
+    for model, device in zip(setting.models(), (CPU, setting.device), strict=True):
+        backward(torch.stack([*objective(model.train(), moved(batch, device)).values()]).sum())
+        found.append(
+            {name: weight.grad.double().cpu() for name, weight in model.named_parameters() if weight.grad is not None}
+        )
     here, there = found
     return max(float((there[name] - grad).norm() / grad.norm().clamp(min=1e-12)) for name, grad in here.items())
 
 
 def _ranking_distance(setting: Setting, trained: Model) -> tuple[float, float]:
     """Rank by the same weights on both; which share of the places differs, and by how much the metrics do."""
-    away = setting.model(setting.device)
+    _, away = setting.models()
     away.load_state_dict(trained.state_dict())
     part, train = setting.development.validation, setting.development.train
     users = np.flatnonzero(part.user_counts)
@@ -170,7 +180,8 @@ def seconds(run: Callable[[], object], device: torch.device, repeats: int) -> fl
 def timed(case: Case, development: Development, device: torch.device, repeats: int) -> Table:
     """Time training at the recipe's settings, in both precisions, and an evaluation of all users with validation items."""
     rows: list[Row] = []
-    for precision in ("float32", "bfloat16"):
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    for precision in precisions:
         config, clock = case.config(), Clock()
         model = build_model(config.model, development, seed=0, device=device)
         trainer = Trainer(
@@ -179,15 +190,13 @@ def timed(case: Case, development: Development, device: torch.device, repeats: i
             replace(development, validation=development.validation.select(np.zeros(0, dtype=np.int64))),
             config.training,
             seed=0,
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             listeners=(clock,),
         )
         trainer.run()
         run = clock.run(trainer.steps_per_epoch, Peak(0, 0), [])
         scorer = finished_scorer(model, development.train)
-        look = seconds(
-            lambda s=scorer: validation_metrics(s, development.validation, development.train), device, repeats
-        )  # type: ignore[misc]
+        look = seconds(partial(validation_metrics, scorer, development.validation, development.train), device, repeats)
         users = int((development.validation.user_counts > 0).sum())
         rows.append(
             {
@@ -224,7 +233,7 @@ def limits(device: torch.device, repeats: int, *, quick: bool) -> Limits:
     size, flops = 256 if quick else 8192 if cuda else 2048, {}
     for precision in ("float32", "bfloat16"):
         square = torch.ones(size, size, device=device, dtype=getattr(torch, precision))
-        flops[precision] = 2 * size**3 / seconds(lambda s=square: s @ s, device, repeats)  # type: ignore[misc]
+        flops[precision] = 2 * size**3 / seconds(partial(torch.matmul, square, square), device, repeats)
     return Limits(bandwidth, flops)
 
 
@@ -351,7 +360,7 @@ def measured(given: argparse.Namespace) -> None:
     torch.set_num_threads(given.threads)
     device = pick(given.device)
     split, data = tiktok(quick=given.quick)
-    small = {"hidden_dims": (16,)} if given.quick else {}
+    small: dict[str, object] = {"hidden_dims": (16,)} if given.quick else {}
     case = Case("graphsage", small, threads=given.threads, quick=given.quick, steps=3 if given.quick else STEPS)
     setting = Setting(replace(case, model=small | NO_DROPOUT).config(), split.development, device)
     whole = case if given.quick else replace(case, steps=None)

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from harness import Row
     from metammf.nn.backbone import BackboneKind
 
-STEPS = 8
+STEPS = 6
 COLUMNS = ("s/epoch", "CPU s/epoch", "peak MiB", "evaluation s")
 UPDATES = 100
-"""Steps an epoch of a graph model whose batch grows with the log."""
+"""Steps an epoch, at most, of a graph model whose batches share a propagation."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Way:
         name: For the table.
         backbone: Of MetaMMF.
         training: Settings over the paper's.
-        updates: Steps an epoch, whatever the size of the log; None for the paper's batch.
+        updates: Steps an epoch, at most: so many batches share a propagation; None for a step a batch.
     """
 
     name: str
@@ -80,16 +80,18 @@ class Way:
     def config(self, world: World) -> TrainingConfig:
         """Settings of training on this log: a few steps of one epoch."""
         settings = {"epochs": 1, "patience": None, "max_steps": STEPS} | self.training
-        if self.updates:
-            settings["batch_size"] = max(5, math.ceil(world.interactions / self.updates) * 5)
-        return TrainingConfig(**settings)
+        paper = TrainingConfig(**settings)
+        if not self.updates:
+            return paper
+        batches = world.interactions / paper.positives_per_batch
+        return TrainingConfig(**settings, batches_per_step=math.ceil(batches / self.updates))
 
 
 WAYS = (
-    Way("MetaMMF_MF, the paper's batch", "mf"),
-    Way("MetaMMF on LightGCN, the paper's batch", "lightgcn"),
-    Way(f"MetaMMF on LightGCN, {UPDATES} updates an epoch", "lightgcn", updates=UPDATES),
-    Way(f"MetaMMF_GCN, {UPDATES} updates an epoch", "graphsage", updates=UPDATES),
+    Way("MetaMMF_MF", "mf"),
+    Way("MetaMMF_MF, touched rows", "mf", {"table_updates": "touched"}),
+    Way("MetaMMF_GCN, a step a batch", "graphsage"),
+    Way(f"MetaMMF_GCN, {UPDATES} steps an epoch", "graphsage", updates=UPDATES),
 )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
     from metammf.data.interactions import Interactions
-    from metammf.models.base import Batch
+    from metammf.models.base import Batch, Objective, VectorSource
     from metammf.models.metammf import MetaMMF
 
 
@@ -197,14 +197,14 @@ class Recorder:
         objective: What is descended.
     """
 
-    def __init__(self, objective: object) -> None:
+    def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.batches: list[Batch] = []
         self.losses: list[float] = []
 
-    def __call__(self, model: object, batch: Batch) -> Mapping[str, Tensor]:
+    def __call__(self, model: VectorSource, batch: Batch) -> Mapping[str, Tensor]:
         """Pass on."""
-        terms: Mapping[str, Tensor] = self.objective(model, batch)  # type: ignore[operator]
+        terms = self.objective(model, batch)
         self.batches.append(batch)
-        self.losses.append(float(sum(terms.values()).detach()))  # type: ignore[union-attr]
+        self.losses.append(sum(float(term.detach()) for term in terms.values()))
         return terms
