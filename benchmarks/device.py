@@ -52,7 +52,7 @@ K = 20
 def moved(batch: Batch, device: torch.device) -> Batch:
     """Return the batch on a device."""
     parts: dict[str, Any] = {part.name: getattr(batch, part.name) for part in fields(batch)}
-    return Batch(**{name: part if part is None else part.to(device) for name, part in parts.items()})
+    return replace(batch, **{name: part.to(device) for name, part in parts.items() if part is not None})
 
 
 class Replay:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -220,14 +221,16 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--backbone", choices=list(RECIPES), default="graphsage")
     options.add_argument("--hidden-dims", type=int, nargs="+", default=[64], help="widths where the literal form fits")
+    options.add_argument(
+        "--part", choices=("equal", "width"), help="where it fits, or the recipe's widths; both by default"
+    )
     given = options.parse_args()
     small = {"hidden_dims": given.hidden_dims}
     case = Case(given.backbone, threads=given.threads, quick=given.quick)
     _, data = tiktok(quick=given.quick)
-    tables = [
-        equal(replace(case, model=small | NO_DROPOUT)),
-        full_width(replace(case, steps=1 + min(3, given.repeats), model=small if given.quick else {})),
-    ]
+    wide = replace(case, steps=1 + min(3, given.repeats), model=small if given.quick else {})
+    parts = {"equal": partial(equal, replace(case, model=small | NO_DROPOUT)), "width": partial(full_width, wide)}
+    tables = [part() for name, part in parts.items() if given.part in (None, name)]
     title = f"{NAMES[given.backbone]}: the paper's formulation word for word, and the library"
     publish(given, title, tables, data=data, backbone=given.backbone)
 
