@@ -4,15 +4,22 @@
 #   make test       run the tests
 #   make check      all checks of a change: format, lint, types, layers, tests
 #   make results    measure what the README reports (needs the real data sets: METAMMF_DATA)
+#   make bench      run all benchmarks, and write benchmarks/results and the tables of benchmarks/README.md
 #   make clean      remove what these made: .venv, demo, caches, builds
 #
 # PYTHON       the interpreter that .venv is made with (python3)
 # PIP_ARGS     options of the installation of torch, such as one that names a wheel index of yours
 # PYTEST_ARGS  options of pytest
+# QUICK=1      make bench at small sizes, some minutes, to see that all works
+# ONLY         make bench of those alone whose name begins so
+# GEOMETRIC    make bench: Python of an environment with PyTorch Geometric, see benchmarks/README.md
 
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+QUICK ?=
+ONLY ?=
+export GEOMETRIC ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -21,7 +28,7 @@ ifeq ($(METAMMF_DATA),)
 unexport METAMMF_DATA
 endif
 
-.PHONY: help demo test lint check results dev clean
+.PHONY: help demo test lint check results bench dev clean
 .DELETE_ON_ERROR:
 
 help:
@@ -46,6 +53,9 @@ results: .venv/.report
 	$(BIN)/python scripts/measure.py
 	$(BIN)/python scripts/ablate.py
 	$(BIN)/python scripts/fill_readme.py
+
+bench: .venv/.report
+	$(BIN)/python benchmarks/run_all.py $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)')
 
 dev: .venv/.dev
 

@@ -24,7 +24,6 @@ from harness import Absent, Peak, Table, backward, parser, publish, run_or_say
 from literal import NO_DROPOUT, Case
 from logs import tiktok
 from metammf.evaluation.evaluate import validation_metrics
-from metammf.models.base import Batch
 from metammf.models.scorers import VectorScorer, finished_scorer
 from metammf.nn.meta import LowRankMetaLinear
 from metammf.ranking.topk import rank
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from harness import Row
     from metammf.data.splitting import Development
     from metammf.experiments.config import RunConfig
-    from metammf.models.base import Model, Objective, VectorSource
+    from metammf.models.base import Batch, Model, Objective, VectorSource
     from metammf.training.loop import Precision
 
 LOSS_TOLERANCE, GRADIENT_TOLERANCE, METRIC_TOLERANCE = 1e-4, 1e-3, 1e-3

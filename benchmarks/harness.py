@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ABSENT = 77
 """Exit code of a benchmark that had nothing to run on."""
+PLACES = ("--json", "--geometric", "--envs")
+"""Options that say where things lie on this machine, which is nobody's matter."""
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
 Cell = str | float | None
@@ -297,10 +299,11 @@ def write(path: Path, title: str, tables: Sequence[Table], settings: Mapping[str
 
 def command() -> str:
     """Return the command at hand, less the machine's own paths."""
-    words = [f"benchmarks/{Path(sys.argv[0]).name}"]
+    script, home = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parents[1]
+    words = [str(script.relative_to(home)) if script.is_relative_to(home) else script.name]
     values = iter(sys.argv[1:])
     for word in values:
-        if word.partition("=")[0] in ("--json", "--geometric"):  # where things lie on this machine is nobody's matter
+        if word.partition("=")[0] in PLACES:
             if "=" not in word:
                 next(values, None)
             continue
