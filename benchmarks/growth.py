@@ -69,29 +69,22 @@ class Way:
         name: For the table.
         backbone: Of MetaMMF.
         training: Settings over the paper's.
-        updates: Steps an epoch, at most: so many batches share a propagation; None for a step a batch.
     """
 
     name: str
     backbone: BackboneKind
     training: dict[str, Any] = field(default_factory=dict)
-    updates: int | None = None
 
-    def config(self, world: World) -> TrainingConfig:
-        """Settings of training on this log: a few steps of one epoch."""
-        settings = {"epochs": 1, "patience": None, "max_steps": STEPS} | self.training
-        paper = TrainingConfig(**settings)
-        if not self.updates:
-            return paper
-        batches = world.interactions / paper.positives_per_batch
-        return TrainingConfig(**settings, batches_per_step=math.ceil(batches / self.updates))
+    def config(self) -> TrainingConfig:
+        """Settings of training: a few steps of one epoch."""
+        return TrainingConfig(**({"epochs": 1, "patience": None, "max_steps": STEPS} | self.training))
 
 
 WAYS = (
     Way("MetaMMF_MF", "mf"),
     Way("MetaMMF_MF, touched rows", "mf", {"table_updates": "touched"}),
     Way("MetaMMF_GCN, a step a batch", "graphsage"),
-    Way(f"MetaMMF_GCN, {UPDATES} steps an epoch", "graphsage", updates=UPDATES),
+    Way(f"MetaMMF_GCN, {UPDATES} steps an epoch", "graphsage", {"max_steps_per_epoch": UPDATES}),
 )
 
 
@@ -100,7 +93,7 @@ def point(way: Way, world: World, threads: int) -> Row:
     torch.set_num_threads(threads)
     split = random_split(world.users, world.items, world.interactions)
     development = Development(split.train, split.validation, split.catalog)
-    config, training = MetaMMFConfig(backbone=way.backbone, hidden_dims=(128, 64)), way.config(world)
+    config, training = MetaMMFConfig(backbone=way.backbone, hidden_dims=(128, 64)), way.config()
     meter, start = PeakMeter(), time.perf_counter()
     model = build_model(config, development, seed=0, device=torch.device("cpu"))
     clock = Clock()
