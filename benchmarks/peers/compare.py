@@ -1,0 +1,237 @@
+"""The same model trained here and in a peer, at equal settings: seconds an epoch, memory, start-up, evaluation.
+
+``python benchmarks/peers/compare.py lightgcn`` (RecBole, WarpRec) or ``vbpr`` (Cornac). Each peer runs in an environment of its own
+that ``make_env.sh`` makes; one that is not there is left out, and said so. Data: TikTok's, where METAMMF_DATA names the folder of
+the real data sets, a generated world elsewhere. What is equal, what is not, and the patches: README.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from harness import Row, Table, parser, publish  # noqa: E402  # the folder above
+from metammf.data.exporting import export_dataset, with_split  # noqa: E402
+from metammf.data.folder import save_dataset  # noqa: E402
+from metammf.data.importers.registry import import_dataset  # noqa: E402
+from metammf.data.synthetic import generate_world  # noqa: E402
+from metammf.models.content_table import content_of  # noqa: E402
+from metammf.nn.content import ContentScaler  # noqa: E402
+
+if TYPE_CHECKING:
+    import argparse
+
+    from metammf.data.dataset import Dataset
+    from metammf.data.splitting import Split
+
+OURS = "metammf"
+PEERS = {"lightgcn": ("RecBole", "WarpRec"), "vbpr": ("Cornac",)}
+SCRIPTS = {
+    OURS: "ours.py",
+    "RecBole": "recbole_lightgcn.py",
+    "WarpRec": "warprec_lightgcn.py",
+    "Cornac": "cornac_vbpr.py",
+}
+EVALUATIONS = 3
+
+
+@dataclass
+class Worker:
+    """A process that trains one model, and waits at its door.
+
+    Args:
+        name: Whose it is.
+        python: Interpreter of its environment.
+        settings: What it is asked for.
+    """
+
+    name: str
+    python: Path
+    settings: dict[str, Any]
+    process: subprocess.Popen[str] = field(init=False)
+    start_up: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        threads = str(self.settings["threads"])
+        caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+        started = time.time()
+        self.process = subprocess.Popen(
+            [self.python, HERE / SCRIPTS[self.name], json.dumps(self.settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=Path(self.settings["scratch"], f"{self.name}.log").open("a"),
+            text=True,
+            env=os.environ | caps,
+        )
+        self.start_up = self._hear()["ready"] - started
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """Have it carry out a command."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self._hear()
+
+    def finish(self) -> dict[str, Any]:
+        """End it; return its peak memory and versions."""
+        found = self.ask("finish")
+        self.process.wait()
+        return found
+
+    def _hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            log = Path(self.settings["scratch"], f"{self.name}.log").read_text().splitlines()[-15:]
+            raise SystemExit("\n".join([f"{self.name} ended with {self.process.wait()}:", *log]))
+        return json.loads(line)
+
+
+@dataclass
+class Found:
+    """What all starts of one worker showed."""
+
+    start_up: list[float] = field(default_factory=list)
+    epochs: list[float] = field(default_factory=list)
+    evaluations: list[float] = field(default_factory=list)
+    peak_mib: list[float] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def data(options: argparse.Namespace) -> Dataset:
+    """Return TikTok, or a generated world."""
+    root = os.environ.get("METAMMF_DATA")
+    if root and not options.world and not options.quick:
+        return import_dataset(Path(root) / "tiktok")
+    users = 500 if options.quick else options.world or 9_000
+    return generate_world(users=users).dataset
+
+
+def write_data(dataset: Dataset, split: Split, folder: Path) -> dict[str, Any]:
+    """Write the same split in the forms that each side reads."""
+    whole = with_split(dataset, split)
+    save_dataset(whole, folder / "ours")
+    export_dataset(whole, folder / "bench", "recbole")
+    scaler = ContentScaler(dataset.features.widths, "standardize")
+    content = content_of(dataset.features)
+    warm = torch.from_numpy(np.flatnonzero(split.train.item_counts))
+    scaler.fit(content.map(lambda rows: rows[warm]))
+    pairs = {name: np.stack([part.users, part.items]) for name, part in parts(split).items()}
+    features = torch.cat([*scaler(content).values.values()], dim=1).numpy()
+    np.savez(folder / "arrays.npz", features=features, **pairs)
+    return {
+        "ours": str(folder / "ours"),
+        "atomic": str(folder / "bench"),
+        "arrays": str(folder / "arrays.npz"),
+        "num_users": dataset.num_users,
+        "num_items": dataset.num_items,
+    }
+
+
+def parts(split: Split) -> dict[str, Any]:
+    """Return what training and its evaluation see."""
+    return {"train": split.train, "validation": split.validation}
+
+
+def environment(options: argparse.Namespace, name: str) -> Path | None:
+    """Return the interpreter of a peer, or None where its environment was not made."""
+    if name == OURS:
+        return Path(sys.executable)
+    python = options.envs / name.lower() / "bin" / "python"
+    return python if python.exists() else None
+
+
+def run(options: argparse.Namespace, pythons: dict[str, Path], settings: dict[str, Any]) -> dict[str, Found]:
+    """Start all, train all in turn an epoch at a time, evaluate all in turn; so often as asked for."""
+    found = {name: Found() for name in pythons}
+    for start in range(options.repeats):
+        workers = [Worker(name, python, settings | {"seed": start}) for name, python in pythons.items()]
+        for epoch in range(options.epochs):
+            for worker in workers:
+                seconds = worker.ask("epoch")["seconds"]
+                if epoch:  # the first warms up
+                    found[worker.name].epochs.append(seconds)
+        for turn in range(EVALUATIONS + 1):
+            for worker in workers:
+                answer = worker.ask("evaluate")
+                if turn:
+                    found[worker.name].evaluations.append(answer["seconds"])
+                found[worker.name].metrics = answer["result"]
+        for worker in workers:
+            end = worker.finish()
+            mine = found[worker.name]
+            mine.start_up.append(worker.start_up)
+            mine.peak_mib.append(end["peak_mib"])
+            mine.versions = end["versions"]
+    return found
+
+
+def rows(found: dict[str, Found], users: int, k: int) -> list[Row]:
+    """Set the medians side by side; ratios are how many times less time, or memory, ours takes."""
+    own = found[OURS]
+    table: list[Row] = []
+    for name, each in found.items():
+        epoch, evaluation = statistics.median(each.epochs), statistics.median(each.evaluations)
+        table.append(
+            {
+                "": name,
+                "s/epoch": epoch,
+                "max/min": max(each.epochs) / min(each.epochs),
+                "x ours": epoch / statistics.median(own.epochs),
+                "evaluation users/s": users / evaluation,
+                "ours x": evaluation / statistics.median(own.evaluations),
+                "start-up s": statistics.median(each.start_up),
+                "peak MiB": statistics.median(each.peak_mib),
+                f"recall@{k}": each.metrics["recall"],
+                f"ndcg@{k}": each.metrics["ndcg"],
+            }
+        )
+    return table
+
+
+def main() -> None:
+    """Write the data, run, report."""
+    options = parser(__doc__)
+    options.add_argument("model", choices=PEERS)
+    options.add_argument("--envs", type=Path, default=HERE / ".env", help="folder of the peers' environments")
+    options.add_argument("--world", type=int, help="generate a world of so many users, whatever METAMMF_DATA says")
+    for name, value in (("epochs", 8), ("dim", 64), ("num-layers", 2), ("batch-size", 2048)):
+        options.add_argument(f"--{name}", type=int, default=value)
+    options.add_argument("--loader-workers", type=int, default=1, help="processes that WarpRec samples in; 1 is its own choice")
+    options.add_argument("--learning-rate", type=float, default=5e-3)
+    options.set_defaults(repeats=3)
+    given = options.parse_args()
+    torch.set_num_threads(given.threads)
+    wanted = (OURS, *PEERS[given.model])
+    pythons = {name: python for name in wanted if (python := environment(given, name)) is not None}
+    notes = [f"{name} is left out: no environment under {given.envs}" for name in wanted if name not in pythons]
+    chosen = {name: getattr(given, name) for name in ("model", "threads", "epochs", "dim", "num_layers", "batch_size")}
+    chosen |= {"learning_rate": given.learning_rate, "k": 20, "eval_users": 256, "loader_workers": given.loader_workers}
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = data(given)
+        split = dataset.split("published")
+        places = write_data(dataset, split, Path(scratch))
+        found = run(given, pythons, chosen | places | {"scratch": scratch})
+    users = int((split.validation.user_counts > 0).sum())
+    title = f"{given.model} on {dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items, {len(split.train):,} train"
+    table = Table(title, rows(found, users, chosen["k"]), notes)
+    publish(given, title, [table], **chosen, peers={name: each.versions for name, each in found.items()})
+
+
+if __name__ == "__main__":
+    main()
