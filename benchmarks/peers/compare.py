@@ -1,8 +1,8 @@
 """The same model trained here and in a peer, at equal settings: seconds an epoch, memory, start-up, evaluation.
 
-``python benchmarks/peers/compare.py lightgcn`` (RecBole, WarpRec) or ``vbpr`` (Cornac). Each peer runs in an environment of its own
-that ``make_env.sh`` makes; one that is not there is left out, and said so. Data: TikTok's, where METAMMF_DATA names the folder of
-the real data sets, a generated world elsewhere. What is equal, what is not, and the patches: README.md.
+``python benchmarks/peers/compare.py lightgcn`` (RecBole, WarpRec) or ``vbpr`` (Cornac). Each peer runs in an environment of its
+own that ``make_env.sh`` makes; one that is not there is left out, and said so. Data: TikTok's, where METAMMF_DATA names the
+folder of the real data sets, a generated world elsewhere. What is equal, what is not, and the patches: README.md.
 """
 
 from __future__ import annotations
@@ -69,14 +69,15 @@ class Worker:
         threads = str(self.settings["threads"])
         caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
         started = time.time()
-        self.process = subprocess.Popen(
-            [self.python, HERE / SCRIPTS[self.name], json.dumps(self.settings)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=Path(self.settings["scratch"], f"{self.name}.log").open("a"),
-            text=True,
-            env=os.environ | caps,
-        )
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [self.python, HERE / SCRIPTS[self.name], json.dumps(self.settings)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | caps,
+            )
         self.start_up = self._hear()["ready"] - started
 
     def ask(self, command: str) -> dict[str, Any]:
@@ -92,11 +93,15 @@ class Worker:
         self.process.wait()
         return found
 
+    @property
+    def _log(self) -> Path:
+        return Path(self.settings["scratch"], f"{self.name}.log")
+
     def _hear(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            log = Path(self.settings["scratch"], f"{self.name}.log").read_text().splitlines()[-15:]
+            log = self._log.read_text().splitlines()[-15:]
             raise SystemExit("\n".join([f"{self.name} ended with {self.process.wait()}:", *log]))
         return json.loads(line)
 
@@ -212,7 +217,9 @@ def main() -> None:
     options.add_argument("--world", type=int, help="generate a world of so many users, whatever METAMMF_DATA says")
     for name, value in (("epochs", 8), ("dim", 64), ("num-layers", 2), ("batch-size", 2048)):
         options.add_argument(f"--{name}", type=int, default=value)
-    options.add_argument("--loader-workers", type=int, default=1, help="processes that WarpRec samples in; 1 is its own choice")
+    options.add_argument(
+        "--loader-workers", type=int, default=1, help="processes that WarpRec samples in; 1 is its own choice"
+    )
     options.add_argument("--learning-rate", type=float, default=5e-3)
     options.set_defaults(repeats=3)
     given = options.parse_args()
@@ -228,7 +235,8 @@ def main() -> None:
         places = write_data(dataset, split, Path(scratch))
         found = run(given, pythons, chosen | places | {"scratch": scratch})
     users = int((split.validation.user_counts > 0).sum())
-    title = f"{given.model} on {dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items, {len(split.train):,} train"
+    size = f"{dataset.num_users:,} users, {dataset.num_items:,} items, {len(split.train):,} train interactions"
+    title = f"{given.model} on {dataset.name}: {size}"
     table = Table(title, rows(found, users, chosen["k"]), notes)
     publish(given, title, [table], **chosen, peers={name: each.versions for name, each in found.items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,6 @@ def main() -> None:
     from recbole.model.general_recommender import LightGCN
     from recbole.trainer import Trainer
     from recbole.utils import init_seed
-
-    import os
 
     os.chdir(settings["scratch"])  # it writes log_tensorboard/ where it stands
     config = Config(model="LightGCN", dataset=Path(settings["atomic"]).name, config_dict=config_of(settings))

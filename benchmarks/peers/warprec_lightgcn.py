@@ -48,7 +48,9 @@ def main() -> None:
     torch.set_num_threads(settings["threads"])
     data = np.load(settings["arrays"])
     # Items that nobody has watched stay in its catalogue if something is known of them.
-    known = pl.DataFrame({"item_id": np.arange(settings["num_items"]), "known": np.ones(settings["num_items"], np.int64)})
+    known = pl.DataFrame(
+        {"item_id": np.arange(settings["num_items"]), "known": np.ones(settings["num_items"], np.int64)}
+    )
     dataset = Dataset(
         frame(data["train"]),
         frame(data["validation"]),

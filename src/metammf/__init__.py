@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from metammf.models.mf import MFConfig
     from metammf.models.p3 import P3Config
     from metammf.models.popularity import PopularityConfig
+    from metammf.models.vbpr import VBPRConfig
     from metammf.recommender import Recommender
     from metammf.training.config import TrainingConfig
     from metammf.training.fit import fit
@@ -52,6 +53,7 @@ _HOMES = {
     "RunConfig": "experiments.config",
     "Split": "data.splitting",
     "TrainingConfig": "training.config",
+    "VBPRConfig": "models.vbpr",
     "evaluate": "evaluation.evaluate",
     "fit": "training.fit",
     "generate_world": "data.synthetic",
@@ -82,6 +84,7 @@ __all__ = [
     "RunConfig",
     "Split",
     "TrainingConfig",
+    "VBPRConfig",
     "evaluate",
     "fit",
     "generate_world",

@@ -15,6 +15,7 @@ from metammf.models.mf import MFConfig
 from metammf.models.p3 import P3Config
 from metammf.models.popularity import PopularityConfig
 from metammf.models.registry import MODELS, model_config
+from metammf.models.vbpr import VBPRConfig
 from metammf.nn.backbone import BackboneKind
 from metammf.nn.fusion import FusionKind
 from metammf.testing.contracts import check_model
@@ -40,6 +41,8 @@ CONFIGS: list[ModelConfig] = [
     MFConfig(embedding_dim=3),
     P3Config(),
     P3Config(beta=0.5),
+    VBPRConfig(embedding_dim=8),
+    VBPRConfig(embedding_dim=8, feature_scaling="l2", feature_components=3),
     *COMBINATIONS,
     SMALL.model_copy(update={"backbone": "lightgcn", "normalize": True}),
     SMALL.model_copy(update={"backbone": "lightgcn", "hide_targets": True, "simulated_cold": 0.2}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,8 +15,12 @@ from metammf.models.graphsage import GraphSAGE, GraphSAGEConfig
 from metammf.models.lightgcn import LightGCN, LightGCNConfig
 from metammf.models.metammf import MetaMMF, MetaMMFConfig
 from metammf.models.mf import MF, MFConfig
+from metammf.models.vbpr import VBPR, VBPRConfig
 from metammf.nn.meta import LowRankMetaLinear
 from metammf.testing.data import taste_groups
+
+if TYPE_CHECKING:
+    from metammf.nn.content import MissingContent
 
 SPLIT = taste_groups(4, cold=1, lacking=True)
 INPUTS = Inputs(SPLIT.train, SPLIT.catalog.features)
@@ -74,17 +78,22 @@ def standardized(name: str) -> np.ndarray:
     return (values - values[known].mean(0)) / values[known].std(0)
 
 
-def fused(model: MetaMMF, item: int) -> Tensor:
-    """An item's own network: x_i, s_i = MLP(x_i), W_i^n = W^n + sum_s s_is T^n[s] formed, h^n = act(h^(n-1) W_i^n)."""
+def features_of(concat: MissingContent, item: int) -> Tensor:
+    """All modalities of an item side by side; a learned vector stands for one that it lacks."""
     features = SPLIT.catalog.features
-    x = torch.cat(
+    return torch.cat(
         [
             torch.from_numpy(standardized(name)[item]).float()
             if features.present[name][item]
-            else model.fusion.concat.vectors[f"of_{name}"]
+            else concat.vectors[f"of_{name}"]
             for name in features.modalities
         ]
     )
+
+
+def fused(model: MetaMMF, item: int) -> Tensor:
+    """An item's own network: x_i, s_i = MLP(x_i), W_i^n = W^n + sum_s s_is T^n[s] formed, h^n = act(h^(n-1) W_i^n)."""
+    x = features_of(model.fusion.concat, item)
     meta = model.fusion.meta.out(torch.relu(model.fusion.meta.hidden(x)))
     for depth, layer in enumerate(model.fusion.layers):
         dynamic = layer.dense_factors() if isinstance(layer, LowRankMetaLinear) else layer.dynamic
@@ -142,6 +151,28 @@ def test_mf_and_cosine() -> None:
     torch.testing.assert_close(all_vectors(cosine), x / x.norm(dim=1, keepdim=True))
 
 
+def test_vbpr() -> None:
+    """Score = b_i + gamma_u . gamma_i + theta_u . (E f_i) + beta . f_i, a pair at a time."""
+    model = made(VBPR, VBPRConfig(embedding_dim=6))
+    for vector in model.concat.vectors.values():
+        torch.nn.init.normal_(vector)  # zero at the start
+    warm = SPLIT.train.item_counts > 0
+    with torch.no_grad():
+        model.item_table.weight[torch.from_numpy(warm), -1] = torch.randn(int(warm.sum()))
+        beta, projection = model.project.weight[0], model.project.weight[1:]
+        expected = torch.zeros(USERS, ITEMS)
+        for user in range(USERS):
+            gamma_user, theta = model.user_table.weight[user, :3], model.user_table.weight[user, 3:]
+            for item in range(ITEMS):
+                f = features_of(model.concat, item)
+                gamma, bias = model.item_table.weight[item, :3], model.item_table.weight[item, 3]
+                own = bias + gamma_user @ gamma if warm[item] else 0.0  # a cold item has neither
+                expected[user, item] = own + theta @ (projection @ f) + beta @ f
+    users, items = model.vectors()
+    torch.testing.assert_close(users @ items.T, expected, atol=1e-5, rtol=1e-4)
+    assert model.item_offsets(torch.arange(ITEMS)) is None
+
+
 @pytest.mark.parametrize("backbone", ["mf", "graphsage", "lightgcn"])
 def test_some_nodes_have_the_vectors_that_they_have_among_all(backbone: str) -> None:
     model = made(MetaMMF, MetaMMFConfig(backbone=backbone, embedding_dim=8, hidden_dims=(4,))).eval()
@@ -177,8 +208,9 @@ def test_no_features_no_fusion() -> None:
 
 
 def test_odd_widths_cannot_be_halved() -> None:
-    with pytest.raises(ValueError, match="even"):
-        MetaMMFConfig(embedding_dim=9)
+    for config in (MetaMMFConfig, VBPRConfig):
+        with pytest.raises(ValueError, match="even"):
+            config(embedding_dim=9)
     assert MetaMMFConfig(embedding_dim=9, combine="sum").embedding_dim == 9
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from metammf.errors import ConfigError
 from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import ItemIds, NodeModel
+from metammf.models.nodes import ItemIds, NodeModel, fitted_scaler
 from metammf.nn.backbone import Backbone, BackboneKind, GraphSAGEBackbone, LightGCNBackbone
-from metammf.nn.content import Content, ContentScaler, FeatureScaling
+from metammf.nn.content import Content, FeatureScaling
 from metammf.nn.fusion import DynamicOptions, FusionKind, make_fusion
 from metammf.nn.neighbours import ContentNeighbours
 
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
     from metammf.models.base import Inputs
-
-_STATISTICS_ROWS = 100_000
 
 
 class MetaMMFConfig(ModelConfig):
@@ -128,15 +124,11 @@ class MetaMMF(NodeModel):
         )
         self.combine = config.combine
         self.cold_offset = nn.Parameter(torch.zeros(())) if config.cold_offset else None
-        features = inputs.features if config.modalities is None else inputs.features.only(config.modalities)
-        if not features.modalities:
-            raise ConfigError("MetaMMF fuses content, and this data set has no features: use a model of ids alone")
-        self.modalities = features.modalities
+        self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
+        self.modalities = tuple(self.scaler.widths)
         self.content = inputs.content
         width = config.embedding_dim // 2 if config.combine == "concat" else config.embedding_dim
         self.item_ids = ItemIds(inputs.num_items, width, inputs.cold_items, config.id_dropout, config.init_std)
-        self.scaler = ContentScaler(features.widths, config.feature_scaling, config.feature_components)
-        self.scaler.fit(self.content.rows(_statistics_items(inputs)))
         self.fusion = make_fusion(
             config.fusion,
             self.scaler.out_widths,
@@ -246,13 +238,3 @@ def _backbone(config: MetaMMFConfig, inputs: Inputs) -> Backbone:
             inputs.graph, config.num_layers, config.embedding_dim, config.hidden_dropout, config.final_dropout
         )
     return Backbone()
-
-
-def _statistics_items(inputs: Inputs) -> Tensor:
-    """Items whose features may set the scale: those with train interactions, at most a fixed number of them."""
-    warm = torch.nonzero(~inputs.cold_items).flatten()
-    present = np.zeros(inputs.num_items, dtype=np.bool_)
-    for mask in inputs.features.present.values():
-        present |= mask
-    warm = warm[torch.from_numpy(present)[warm]]
-    return warm[:: max(1, -(-len(warm) // _STATISTICS_ROWS))]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metammf.errors import ConfigError
 from metammf.models.base import Inputs, Model
+from metammf.nn.content import ContentScaler, FeatureScaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from metammf.nn.graph import Neighbourhoods
 
 _CHUNK_ROWS = 8192
+_STATISTICS_ROWS = 100_000
 
 
 def init_free_vectors(table: nn.Embedding, std: float | None) -> None:
@@ -27,6 +31,39 @@ def init_free_vectors(table: nn.Embedding, std: float | None) -> None:
         nn.init.xavier_normal_(table.weight)
     else:
         nn.init.normal_(table.weight, std=std)
+
+
+def fitted_scaler(
+    inputs: Inputs, modalities: tuple[str, ...] | None, scaling: FeatureScaling, components: int | None
+) -> ContentScaler:
+    """Return what brings features to a common scale, by statistics of the items that have train interactions.
+
+    Args:
+        inputs: Features, and which items have train interactions.
+        modalities: Those to use; None for all.
+        scaling: How.
+        components: Principal components that are kept of each modality, at most; None for all columns.
+
+    Raises:
+        ConfigError: the data set has no features.
+        DataError: it lacks a modality that is asked for.
+    """
+    features = inputs.features if modalities is None else inputs.features.only(modalities)
+    if not features.modalities:
+        raise ConfigError("the model takes content, and this data set has no features: use a model of ids alone")
+    scaler = ContentScaler(features.widths, scaling, components)
+    scaler.fit(inputs.content.rows(_statistics_items(inputs)))
+    return scaler
+
+
+def _statistics_items(inputs: Inputs) -> Tensor:
+    """Items whose features may set the scale: those with train interactions, at most a fixed number of them."""
+    warm = torch.nonzero(~inputs.cold_items).flatten()
+    present = np.zeros(inputs.num_items, dtype=np.bool_)
+    for mask in inputs.features.present.values():
+        present |= mask
+    warm = warm[torch.from_numpy(present)[warm]]
+    return warm[:: max(1, -(-len(warm) // _STATISTICS_ROWS))]
 
 
 class ItemIds(nn.Module):

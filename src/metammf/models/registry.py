@@ -27,6 +27,7 @@ MODELS: dict[str, str] = {
     "mf": "metammf.models.mf:MF",
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",
+    "vbpr": "metammf.models.vbpr:VBPR",
 }
 
 
