@@ -7,13 +7,10 @@ folder of the real data sets, a generated world elsewhere. What is equal, what i
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +28,7 @@ from metammf.data.importers.registry import import_dataset  # noqa: E402
 from metammf.data.synthetic import generate_world  # noqa: E402
 from metammf.models.content_table import content_of  # noqa: E402
 from metammf.nn.content import ContentScaler  # noqa: E402
+from worker import ENVIRONMENTS, Worker, interpreter  # noqa: E402
 
 if TYPE_CHECKING:
     import argparse
@@ -47,63 +45,6 @@ SCRIPTS = {
     "Cornac": "cornac_vbpr.py",
 }
 EVALUATIONS = 3
-
-
-@dataclass
-class Worker:
-    """A process that trains one model, and waits at its door.
-
-    Args:
-        name: Whose it is.
-        python: Interpreter of its environment.
-        settings: What it is asked for.
-    """
-
-    name: str
-    python: Path
-    settings: dict[str, Any]
-    process: subprocess.Popen[str] = field(init=False)
-    start_up: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        threads = str(self.settings["threads"])
-        caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-        started = time.time()
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [self.python, HERE / SCRIPTS[self.name], json.dumps(self.settings)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=os.environ | caps,
-            )
-        self.start_up = self._hear()["ready"] - started
-
-    def ask(self, command: str) -> dict[str, Any]:
-        """Have it carry out a command."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self._hear()
-
-    def finish(self) -> dict[str, Any]:
-        """End it; return its peak memory and versions."""
-        found = self.ask("finish")
-        self.process.wait()
-        return found
-
-    @property
-    def _log(self) -> Path:
-        return Path(self.settings["scratch"], f"{self.name}.log")
-
-    def _hear(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            log = self._log.read_text().splitlines()[-15:]
-            raise SystemExit("\n".join([f"{self.name} ended with {self.process.wait()}:", *log]))
-        return json.loads(line)
 
 
 @dataclass
@@ -153,19 +94,11 @@ def parts(split: Split) -> dict[str, Any]:
     return {"train": split.train, "validation": split.validation}
 
 
-def environment(options: argparse.Namespace, name: str) -> Path | None:
-    """Return the interpreter of a peer, or None where its environment was not made."""
-    if name == OURS:
-        return Path(sys.executable)
-    python = options.envs / name.lower() / "bin" / "python"
-    return python if python.exists() else None
-
-
 def run(options: argparse.Namespace, pythons: dict[str, Path], settings: dict[str, Any]) -> dict[str, Found]:
     """Start all, train all in turn an epoch at a time, evaluate all in turn; so often as asked for."""
     found = {name: Found() for name in pythons}
     for start in range(options.repeats):
-        workers = [Worker(name, python, settings | {"seed": start}) for name, python in pythons.items()]
+        workers = [Worker(name, python, SCRIPTS[name], settings | {"seed": start}) for name, python in pythons.items()]
         for epoch in range(options.epochs):
             for worker in workers:
                 seconds = worker.ask("epoch")["seconds"]
@@ -213,7 +146,7 @@ def main() -> None:
     """Write the data, run, report."""
     options = parser(__doc__)
     options.add_argument("model", choices=PEERS)
-    options.add_argument("--envs", type=Path, default=HERE / ".env", help="folder of the peers' environments")
+    options.add_argument("--envs", type=Path, default=ENVIRONMENTS, help="folder of the peers' environments")
     options.add_argument("--world", type=int, help="generate a world of so many users, whatever METAMMF_DATA says")
     for name, value in (("epochs", 8), ("dim", 64), ("num-layers", 2), ("batch-size", 2048)):
         options.add_argument(f"--{name}", type=int, default=value)
@@ -224,9 +157,9 @@ def main() -> None:
     options.set_defaults(repeats=3)
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    wanted = (OURS, *PEERS[given.model])
-    pythons = {name: python for name in wanted if (python := environment(given, name)) is not None}
-    notes = [f"{name} is left out: no environment under {given.envs}" for name in wanted if name not in pythons]
+    there = {OURS: Path(sys.executable)} | {name: interpreter(given.envs, name.lower()) for name in PEERS[given.model]}
+    pythons = {name: python for name, python in there.items() if python is not None}
+    notes = [f"{name} is left out: no environment under {given.envs}" for name in there if name not in pythons]
     chosen = {name: getattr(given, name) for name in ("model", "threads", "epochs", "dim", "num_layers", "batch_size")}
     chosen |= {"learning_rate": given.learning_rate, "k": 20, "eval_users": 256, "loader_workers": given.loader_workers}
     with tempfile.TemporaryDirectory() as scratch:
