@@ -44,7 +44,7 @@ SCRIPTS = {
     "WarpRec": "warprec_lightgcn.py",
     "Cornac": "cornac_vbpr.py",
 }
-EVALUATIONS = 3
+EVALUATIONS = 9
 
 
 @dataclass

@@ -15,11 +15,9 @@ from door import Door
 
 def patch() -> None:
     """Let RecBole 1.2.1 run on today's NumPy and SciPy; nothing that is timed in an epoch is touched."""
-    for name, kind in (("float_", np.float64), ("complex_", np.complex128), ("object_", object), ("unicode_", np.str_)):
+    for name, kind in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
         if not hasattr(np, name):
             setattr(np, name, kind)
-    if not hasattr(np, "long"):
-        np.long = np.int64
     if not hasattr(scipy.sparse.dok_matrix, "_update"):  # gone since SciPy 1.13
         scipy.sparse.dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
 

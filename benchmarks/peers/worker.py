@@ -70,6 +70,7 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            self._process.communicate()
             last = self._log.read_text().splitlines()[-15:]
-            raise SystemExit("\n".join([f"{self.name} ended with {self._process.wait()}:", *last]))
+            raise SystemExit("\n".join([f"{self.name} ended with {self._process.returncode}:", *last]))
         return json.loads(line)

@@ -31,6 +31,8 @@ class VectorScorer:
     ) -> None:
         # One memory layout, so that a product gives the same bits before and after a round trip to disk.
         self.users, self.items, self.rankable, self.offsets = users.contiguous(), items.contiguous(), rankable, offsets
+        # Few, as a rule: filling their columns costs a fraction of a mask over all scores.
+        self._hidden = None if rankable is None else torch.nonzero(~rankable).flatten()
 
     @property
     def num_items(self) -> int:
@@ -42,7 +44,7 @@ class VectorScorer:
         scores = self.users[users.to(self.users.device)] @ self.items.T
         if self.offsets is not None:
             scores += self.offsets
-        return scores if self.rankable is None else scores.masked_fill_(~self.rankable, -torch.inf)
+        return scores if self._hidden is None else scores.index_fill_(1, self._hidden, -torch.inf)
 
 
 class FallbackScorer:
