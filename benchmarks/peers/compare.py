@@ -45,6 +45,7 @@ SCRIPTS = {
     "Cornac": "cornac_vbpr.py",
 }
 EVALUATIONS = 9
+MEASURED = ("epochs", "epochs_cpu", "evaluations", "evaluations_cpu")
 
 
 @dataclass
@@ -53,7 +54,9 @@ class Found:
 
     start_up: list[float] = field(default_factory=list)
     epochs: list[float] = field(default_factory=list)
+    epochs_cpu: list[float] = field(default_factory=list)
     evaluations: list[float] = field(default_factory=list)
+    evaluations_cpu: list[float] = field(default_factory=list)
     peak_mib: list[float] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -101,14 +104,16 @@ def run(options: argparse.Namespace, pythons: dict[str, Path], settings: dict[st
         workers = [Worker(name, python, SCRIPTS[name], settings | {"seed": start}) for name, python in pythons.items()]
         for epoch in range(options.epochs):
             for worker in workers:
-                seconds = worker.ask("epoch")["seconds"]
+                answer = worker.ask("epoch")
                 if epoch:  # the first warms up
-                    found[worker.name].epochs.append(seconds)
+                    found[worker.name].epochs.append(answer["seconds"])
+                    found[worker.name].epochs_cpu.append(answer["cpu_seconds"])
         for turn in range(EVALUATIONS + 1):
             for worker in workers:
                 answer = worker.ask("evaluate")
                 if turn:
                     found[worker.name].evaluations.append(answer["seconds"])
+                    found[worker.name].evaluations_cpu.append(answer["cpu_seconds"])
                 found[worker.name].metrics = answer["result"]
         for worker in workers:
             end = worker.finish()
@@ -120,26 +125,29 @@ def run(options: argparse.Namespace, pythons: dict[str, Path], settings: dict[st
 
 
 def rows(found: dict[str, Found], users: int, k: int) -> list[Row]:
-    """Set the medians side by side; ratios are how many times less time, or memory, ours takes."""
-    own = found[OURS]
-    table: list[Row] = []
-    for name, each in found.items():
-        epoch, evaluation = statistics.median(each.epochs), statistics.median(each.evaluations)
-        table.append(
-            {
-                "": name,
-                "s/epoch": epoch,
-                "max/min": max(each.epochs) / min(each.epochs),
-                "x ours": epoch / statistics.median(own.epochs),
-                "evaluation users/s": users / evaluation,
-                "ours x": evaluation / statistics.median(own.evaluations),
-                "start-up s": statistics.median(each.start_up),
-                "peak MiB": statistics.median(each.peak_mib),
-                f"recall@{k}": each.metrics["recall"],
-                f"ndcg@{k}": each.metrics["ndcg"],
-            }
-        )
-    return table
+    """Set the medians side by side; "x ours" is how many times the time that ours takes."""
+    medians = {
+        name: {kind: statistics.median(getattr(each, kind)) for kind in MEASURED} for name, each in found.items()
+    }
+    own = medians[OURS]
+    return [
+        {
+            "": name,
+            "s/epoch": medians[name]["epochs"],
+            "max/min": max(each.epochs) / min(each.epochs),
+            "x ours": medians[name]["epochs"] / own["epochs"],
+            "CPU s/epoch": medians[name]["epochs_cpu"],
+            "CPU x ours": medians[name]["epochs_cpu"] / own["epochs_cpu"],
+            "evaluation users/s": users / medians[name]["evaluations"],
+            "evaluation x ours": medians[name]["evaluations"] / own["evaluations"],
+            "evaluation CPU x ours": medians[name]["evaluations_cpu"] / own["evaluations_cpu"],
+            "start-up s": statistics.median(each.start_up),
+            "peak MiB": statistics.median(each.peak_mib),
+            f"recall@{k}": each.metrics["recall"],
+            f"ndcg@{k}": each.metrics["ndcg"],
+        }
+        for name, each in found.items()
+    ]
 
 
 def main() -> None:
