@@ -49,7 +49,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=os.environ | caps,
+                env=os.environ | caps | {"CUDA_VISIBLE_DEVICES": ""},
             )
         self.start_up = self._hear()["ready"] - started
 
