@@ -100,11 +100,25 @@ def test_other_data_is_refused(refused, dynamic, unsplit):
     [
         (("--part", "validation", "--seen", "train+validation"), "would leave out the very items"),
         (("-k", "0"), "each 1 or more"),
+        (("--users", "0"), "expected 1 or more"),
+        (("--users", "5", "--all-users"), "not all users as well"),
         (("--per-user", "users.txt"), ".parquet or .csv"),
     ],
 )
 def test_what_does_not_fit(refused, dynamic, options, told):
     assert told in refused("evaluate", dynamic, *options)
+
+
+def test_some_users(metammf, dynamic, tmp_path):
+    """The same ones each time, at what they have among all."""
+    paths = [tmp_path / f"{name}.csv" for name in ("all", "some", "again")]
+    for path, options in zip(paths, ((), ("--users", "5"), ("--users", "5")), strict=True):
+        metammf("evaluate", dynamic, "--per-user", path, *options)
+    everybody, some, again = (set(path.read_text("utf-8").splitlines()) for path in paths)
+    assert len(some) == 6
+    assert some == again
+    assert some < everybody
+    assert (dynamic / "evaluation" / "test-train+validation-5-users.json").is_file()
 
 
 def test_what_is_no_run(refused, groups, tmp_path):

@@ -39,6 +39,17 @@ def test_select_and_union_are_inverse(cells, data):
     )
 
 
+@given(pairs, st.integers(1, 8), st.integers(0, 3))
+def test_some_users_with_all_that_they_have(cells, count, seed):
+    log = log_of(cells)
+    some = log.of_some_users(count, seed)
+    chosen = np.unique(some.users)
+    assert len(chosen) == min(count, len(np.unique(log.users)))
+    assert some.keys.tolist() == log.keys[np.isin(log.users, chosen)].tolist()
+    assert log.of_some_users(count, seed).keys.tolist() == some.keys.tolist()
+    assert log.of_some_users(None, seed) is log
+
+
 def test_a_row_is_selected_once_and_in_the_order_asked_for():
     log = log_of([(0, 0), (1, 1), (2, 2)], ratings=[1.0, 2.0, 3.0])
     assert log.select(np.array([2, 0])).users.tolist() == [2, 0]

@@ -14,6 +14,7 @@ def evaluate(
     seen: Literal["train", "train+validation"] | None = None,
     k: Annotated[list[int] | None, Parameter(name=("-k", "--k"), negative="")] = None,
     all_users: Annotated[bool, Parameter(negative="")] = False,
+    users: int | None = None,
     json: Path | None = None,
     per_user: Path | None = None,
     data: Path | None = None,
@@ -32,6 +33,8 @@ def evaluate(
         Length of the lists; may be repeated (default: 10 and 20).
     all_users
         Average over every user of the data set, those without an interaction in the part as zero.
+    users
+        Look at so many users of the part, always the same ones; all of them by default.
     json
         Write all of it here as JSON, at full precision.
     per_user
@@ -56,6 +59,7 @@ def evaluate(
             seen=seen,
             ks=tuple(k or (10, 20)),
             all_users=all_users,
+            sample=users,
             data=data,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )

@@ -114,6 +114,15 @@ class Interactions:
             None if self.ratings is None else self.ratings[chosen],
         )
 
+    def of_some_users(self, count: int | None, seed: int) -> Interactions:
+        """Return all interactions of `count` users, drawn by the seed from those that have one; None, or enough, for all."""
+        users = np.flatnonzero(self.user_counts)
+        if count is None or count >= len(users):
+            return self
+        chosen = np.zeros(self.num_users, dtype=np.bool_)
+        chosen[np.random.default_rng(seed).choice(users, count, replace=False)] = True
+        return self.select(chosen[self.users])
+
     def union(self, other: Interactions) -> Interactions:
         """Return both parts together; a column that one of them lacks is dropped.
 

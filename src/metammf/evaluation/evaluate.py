@@ -115,6 +115,7 @@ def evaluate(
     seen: Seen | None = None,
     ks: Sequence[int] = (10, 20),
     all_users: bool = False,
+    sample: int | None = None,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -129,17 +130,22 @@ def evaluate(
         ks: Lengths of the lists.
         all_users: Average over every user of the data set, those without an interaction in the part as zero, instead
             of over the users with one. The tables of warm and of cold items keep to users with such an interaction.
+        sample: Look at so many users of the part, always the same ones. Default: all of them.
         batch_size: Users at once. Default: what keeps a batch of scores within memory and cache.
         progress: Called with the users done and the users in all.
 
     Raises:
-        ConfigError: an option is unknown, or would leave out the truth: validation with ``train+validation``.
+        ConfigError: an option is unknown, would leave out the truth (validation with ``train+validation``), or `sample` is
+            below 1 or asked for together with all users.
         DataError: the part is empty, the recommender knows another number of items, or it gives NaN.
     """
     started = perf_counter()
     lengths, left_out = _lengths(ks), _checked(part, seen)
-    relevant: Interactions = getattr(split, part)
-    _not_empty(relevant, part)
+    if sample is not None and (sample < 1 or all_users):
+        raise ConfigError(f"a sample of {sample} users: expected 1 or more, and not all users as well")
+    whole: Interactions = getattr(split, part)
+    _not_empty(whole, part)
+    relevant = whole.of_some_users(sample, seed=0)
     hidden = split.train if left_out == "train" else split.train.union(split.validation)
     users = np.arange(relevant.num_users) if all_users else None
     ranking = rank_relevant(

@@ -28,6 +28,7 @@ def evaluate_run(
     seen: Seen | None = None,
     ks: Sequence[int] = (10, 20),
     all_users: bool = False,
+    sample: int | None = None,
     data: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -44,11 +45,13 @@ def evaluate_run(
         )
     recommender = run.recommender()
     split = run.split(data)
-    result = evaluate(recommender, split, part=part, seen=seen, ks=ks, all_users=all_users, progress=progress)
+    result = evaluate(
+        recommender, split, part=part, seen=seen, ks=ks, all_users=all_users, sample=sample, progress=progress
+    )
     config = run.config
     about = {"model": config.model.name, "seed": config.seed, "placebo": config.placebo, "refit": config.refit}
     result = replace(result, run=about)
-    who = "-all-users" if all_users else ""
+    who = "-all-users" if all_users else f"-{sample}-users" if sample else ""
     try:
         result.write_json(run.path / EVALUATIONS / f"{result.part}-{result.seen}{who}.json")
     except DataError as error:  # somebody else's run, or one on a disk that is read alone

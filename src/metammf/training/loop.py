@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from metammf.data.interactions import Interactions
     from metammf.data.splitting import Development
     from metammf.models.base import Batch, Model, Objective
     from metammf.training.config import TrainingConfig
@@ -110,7 +109,7 @@ class Trainer:
         batches = -(-len(self.users) // config.positives_per_batch)
         self.batches_per_step = max(config.batches_per_step, -(-batches // (config.max_steps_per_epoch or batches)))
         self.steps_per_epoch = -(-batches // self.batches_per_step)
-        self.looked_at = _of_some_users(development.validation, config.validation_users, seed)
+        self.looked_at = development.validation.of_some_users(config.validation_users, seed)
         self.selects = config.patience is not None and len(development.validation) > 0
         if config.patience is not None and not self.selects:
             log.warning("there is no validation part: all %d epochs are trained, the last weights taken", config.epochs)
@@ -274,14 +273,6 @@ class Trainer:
                 self.best_state,
                 self.optimizer.state_dict(),
             )
-
-
-def _of_some_users(validation: Interactions, count: int | None, seed: int) -> Interactions:
-    users = np.flatnonzero(validation.user_counts)
-    if count is None or count >= len(users):
-        return validation
-    chosen = np.random.default_rng(seed).choice(users, count, replace=False)
-    return validation.select(np.isin(validation.users, chosen))
 
 
 def _seeded(seed: int, epoch: int, device: torch.device) -> torch.Generator:
