@@ -4,7 +4,6 @@ The public names are loaded when they are first used, so that ``import metammf``
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -100,6 +99,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"metammf.{_HOMES[name]}"), name)
     if name == "__version__":
+        from importlib.metadata import version  # a third of the time that `--help` takes
+
         return version("metammf")
     raise AttributeError(f"module 'metammf' has no attribute {name!r}")
 
