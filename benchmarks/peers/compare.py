@@ -44,7 +44,7 @@ SCRIPTS = {
     "WarpRec": "warprec_lightgcn.py",
     "Cornac": "cornac_vbpr.py",
 }
-EVALUATIONS = 9
+EVALUATIONS = 5
 MEASURED = ("epochs", "epochs_cpu", "evaluations", "evaluations_cpu")
 
 
