@@ -182,6 +182,8 @@ def timed(case: Case, development: Development, device: torch.device, repeats: i
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     for precision in precisions:
         config, clock = case.config(), Clock()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         model = build_model(config.model, development, seed=0, device=device)
         trainer = Trainer(
             model,

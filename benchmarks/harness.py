@@ -30,6 +30,8 @@ ABSENT = 77
 """Exit code of a benchmark that had nothing to run on."""
 PLACES = ("--json", "--geometric", "--envs")
 """Options that say where things lie on this machine, which is nobody's matter."""
+PLACES = ("--json", "--geometric", "--envs")
+"""Options that say where things lie on this machine, which is nobody's matter."""
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
 Cell = str | float | None
@@ -233,12 +235,10 @@ def figure(value: Cell) -> str:
     """Set a number with about three digits that count; text as it is, nothing for None."""
     if value is None or isinstance(value, str):
         return value or ""
-    if value == 0 or isinstance(value, int) or abs(value) >= 100:
+    size = abs(value)
+    if isinstance(value, int) or size >= 100 or size == 0:
         return f"{value:,.0f}"
-    if abs(value) >= 0.001:
-        places = 2 if abs(value) >= 10 else 3 if abs(value) < 0.1 else 2
-        return f"{value:.{places}f}" if abs(value) >= 0.1 else f"{value:.4f}"
-    return f"{value:.2e}"
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.4f}" if size >= 0.001 else f"{value:.2e}"
 
 
 def text(table: Table) -> str:
@@ -263,11 +263,17 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return options
 
 
-def report(options: argparse.Namespace, found: list[Timing], *, unit: str = "runs", **settings: object) -> None:
-    """Print timings, and write them where ``--json`` says; the title is the settings'."""
-    title = str(settings.pop("title", Path(sys.argv[0]).stem))
-    notes = settings.pop("notes", ())
-    assert isinstance(notes, list | tuple)
+def report(
+    options: argparse.Namespace,
+    found: list[Timing],
+    *,
+    unit: str = "runs",
+    title: str | None = None,
+    notes: Sequence[str] = (),
+    **settings: object,
+) -> None:
+    """Print timings as one table, and write it where ``--json`` says; the title is the script's name by default."""
+    title = title or Path(sys.argv[0]).stem
     publish(options, title, [Table(title, [timing.row(unit) for timing in found], notes)], **settings)
 
 
