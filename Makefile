@@ -12,14 +12,14 @@
 # PYTEST_ARGS  options of pytest
 # QUICK=1      make bench at small sizes, some minutes, to see that all works
 # ONLY         make bench of those alone whose name begins so
-# GEOMETRIC    make bench: Python of an environment with PyTorch Geometric, see benchmarks/README.md
+# ENVS         make bench: folder of the environments of the peers (benchmarks/peers/.env), see benchmarks/README.md
 
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 QUICK ?=
 ONLY ?=
-export GEOMETRIC ?=
+export ENVS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
 ABSENT = 77
 """Exit code of a benchmark that had nothing to run on."""
-PLACES = ("--json", "--geometric", "--envs")
-"""Options that say where things lie on this machine, which is nobody's matter."""
-PLACES = ("--json", "--geometric", "--envs")
+PLACES = ("--json", "--envs", "--folder")
 """Options that say where things lie on this machine, which is nobody's matter."""
 Given = ParamSpec("Given")
 Found = TypeVar("Found")

@@ -1,27 +1,28 @@
 """One layer over the user-item graph, forward and backward: messages along an edge list, and the library's sparse product.
 
-``python benchmarks/propagation.py --geometric DIR/bin/python``: 62,000 nodes, 1.94 million directed edges, D = 64; the mean over
+``python benchmarks/propagation.py``: 62,000 nodes, 1.94 million directed edges, D = 64; the mean over
 neighbours with two linear maps (GraphSAGE's layer) and the symmetric sum (LightGCN's). PyTorch Geometric's SAGEConv and LGConv
-run in an environment of their own, ``pip install -r benchmarks/geometric.txt``, whose Python is named; without one, the edge list
-written out in torch stands alone for them.
+run in an environment of their own, which ``peers/make_env.sh geometric`` makes; where there is none, the edge list written out in
+torch stands alone for them.
 """
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from harness import Absent, Peak, Table, backward, measure, parser, peak_memory, publish
+from harness import Peak, Table, backward, measure, parser, peak_memory, publish
 from logs import random_log
 from metammf.nn.backbone import GraphSAGEBackbone
 from metammf.nn.graph import BipartiteGraph
+from peers.worker import ENVIRONMENTS, Worker, interpreter
 from twin import EdgeList
 
 if TYPE_CHECKING:
@@ -118,70 +119,43 @@ def prepare(threads: int, name: str, kind: str, shape: Shape) -> Callable[[], ob
 
 
 class Geometric:
-    """PyTorch Geometric in a process of its own environment, asked line by line.
+    """PyTorch Geometric in a process of its own environment.
 
     Args:
         python: Of that environment.
         world: Whose edges, vectors and maps it is given.
         folder: To hand them over in.
         threads: Of torch.
-
-    Raises:
-        Absent: there is no such Python, or PyTorch Geometric is not in it.
     """
 
-    def __init__(self, python: str, world: World, folder: Path, threads: int) -> None:
+    def __init__(self, python: Path, world: World, folder: Path, threads: int) -> None:
         self.folder = folder
         root, neighbour = world.layer.root[0], world.layer.neighbour[0]
         assert isinstance(root, nn.Linear)
         assert isinstance(neighbour, nn.Linear)
-        arrays = {
-            "edges": torch.stack([world.edges.sources, world.edges.targets]),
-            "x": world.x,
-            "root": root.weight,
-            "neighbour": neighbour.weight,
-            "bias": neighbour.bias,
-        }
-        for name, tensor in arrays.items():
-            np.save(folder / f"{name}.npy", tensor.detach().numpy())
-        script = [python, str(Path(__file__).with_name("geometric.py")), str(folder), str(threads)]
-        try:
-            self.process = subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        except OSError as error:
-            raise Absent(f"PyTorch Geometric: cannot run {python} ({error.strerror})") from error
-        self.version = self._answer()
+        np.savez(
+            folder / "arrays.npz",
+            edges=torch.stack([world.edges.sources, world.edges.targets]).numpy(),
+            x=world.x.detach().numpy(),
+            root=root.weight.detach().numpy(),
+            neighbour=neighbour.weight.detach().numpy(),
+            bias=neighbour.bias.detach().numpy(),
+        )
+        settings = {"arrays": str(folder / "arrays.npz"), "threads": threads, "scratch": str(folder)}
+        self.worker = Worker("PyTorch Geometric", python, "geometric_layers.py", settings)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise Absent("PyTorch Geometric: its process ended; is benchmarks/geometric.txt installed there?")
-        return line.strip()
-
-    def ask(self, line: str) -> str:
-        """Send a line and return the answer."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self._answer()
+    def run(self, kind: str) -> None:
+        """Run forward and backward."""
+        self.worker.ask(f"{kind}_run")
 
     def output(self, kind: str) -> torch.Tensor:
         """Return what its layer puts out."""
-        self.ask(f"save {kind}")
+        self.worker.ask(f"{kind}_save")
         return torch.from_numpy(np.load(self.folder / "out.npy"))
 
     def peak(self, kind: str) -> Peak:
         """Return the memory of one run; to be asked first, while nothing is cached."""
-        rise, resident = (int(number) / 1024 for number in self.ask(f"peak {kind}").split())
-        return Peak(rise, resident)
+        return Peak(**self.worker.ask(f"{kind}_peak")["result"])
 
 
 def compared(kind: str, shape: Shape, given: argparse.Namespace) -> Table:
@@ -194,26 +168,28 @@ def compared(kind: str, shape: Shape, given: argparse.Namespace) -> Table:
     steps: dict[str, Callable[[], object]] = {name: descend(run) for name, run in runs.items()}
     peaks = {name: peak_memory(prepare, given.threads, name, kind, shape) for name in runs}
     edges, title = float(len(world.edges.sources)), f"{kind} over neighbours"
-    if not given.geometric:
-        note = f"PyTorch Geometric's {LAYERS[kind]} was not run: no --geometric."
+    python = interpreter(given.envs, "geometric")
+    if python is None:
+        note = f"PyTorch Geometric's {LAYERS[kind]} is left out: its environment is not there."
         found = measure(steps, against=EDGE_LIST, units=edges, repeats=given.repeats, peaks=peaks)
         return Table(title, [timing.row("edges") for timing in found], [note])
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Geometric(given.geometric, world, Path(folder), given.threads) as geometric,
-    ):
-        name = f"PyTorch Geometric {geometric.version}, {LAYERS[kind]}"
+    with tempfile.TemporaryDirectory() as folder:
+        geometric = Geometric(python, world, Path(folder), given.threads)
+        name = f"PyTorch Geometric, {LAYERS[kind]}"
         peaks[name] = geometric.peak(kind)
         torch.testing.assert_close(geometric.output(kind), expected, atol=1e-4, rtol=1e-4, msg=f"{name} disagrees")
-        steps = {name: lambda: geometric.ask(f"run {kind}")} | steps
+        steps = {name: partial(geometric.run, kind)} | steps
         found = measure(steps, against=name, units=edges, repeats=given.repeats, peaks=peaks)
-    return Table(title, [timing.row("edges") for timing in found])
+        versions = ", ".join(
+            f"{package} {version}" for package, version in geometric.worker.finish()["versions"].items()
+        )
+    return Table(title, [timing.row("edges") for timing in found], [f"PyTorch Geometric ran with {versions}."])
 
 
 def main() -> None:
     """Measure and report."""
     options = parser(__doc__)
-    options.add_argument("--geometric", help="Python of an environment with PyTorch Geometric")
+    options.add_argument("--envs", type=Path, default=ENVIRONMENTS, help="folder of the peers' environments")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     shape = SMALL if given.quick else FULL

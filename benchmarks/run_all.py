@@ -10,11 +10,13 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 from harness import ABSENT
+from peers.worker import ENVIRONMENTS
 
 FOLDER = Path(__file__).parent
 
@@ -27,28 +29,40 @@ class Job:
         name: Of the JSON file.
         script: Beside this one.
         options: Of the script.
+        small: Of the script at a small size, besides.
     """
 
     name: str
     script: str
     options: tuple[str, ...] = ()
+    small: tuple[str, ...] = ("--quick",)
 
 
-def jobs(geometric: str | None) -> list[Job]:
-    """Return what there is to run."""
+def jobs(environments: Path, scratch: Path) -> list[Job]:
+    """Return what there is to run.
+
+    Args:
+        environments: Folder of the peers' environments.
+        scratch: For what a benchmark writes beside its figures.
+    """
+    envs = ("--envs", str(environments))
     literal = [
-        Job(f"literal-{name}-{part}", "literal.py", ("--backbone", backbone, "--part", part, "--repeats", "3"))
+        Job(f"literal-{name}-{part}", "literal.py", ("--backbone", backbone, "--part", part, "--repeats", "2"))
         for name, backbone in (("gcn", "graphsage"), ("mf", "mf"))
         for part in ("width", "equal")
     ]
     growth = [Job(f"growth-{axis}", "growth.py", ("--axis", axis)) for axis in ("users", "items", "interactions")]
+    log = ("--users", "300", "--items", "100", "--interactions", "3000", "--k-core", "2")
     return [
         *literal,
         Job("fusion", "fusion.py", ("--repeats", "3")),
-        Job("propagation", "propagation.py", ("--geometric", geometric) if geometric else ()),
+        Job("propagation", "propagation.py", envs),
         Job("negatives", "negatives.py"),
-        Job("ranking", "ranking.py"),
+        Job("ranking", "ranking.py", envs),
+        Job("ranking-large", "ranking.py", (*envs, "--large")),
+        *(Job(f"peers-{model}", "peers/compare.py", (model, *envs)) for model in ("lightgcn", "vbpr")),
         *growth,
+        Job("large-log", "large_log.py", ("--folder", str(scratch / "large-log")), log),
         Job("device-cpu", "device.py", ("--device", "cpu", "--repeats", "3")),
         Job("device-cuda", "device.py", ("--device", "cuda")),
     ]
@@ -56,7 +70,7 @@ def jobs(geometric: str | None) -> list[Job]:
 
 def run(job: Job, results: Path, *, quick: bool) -> str:
     """Run one and return what became of it."""
-    command = [sys.executable, str(FOLDER / job.script), *job.options, *(["--quick"] if quick else [])]
+    command = [sys.executable, str(FOLDER / job.script), *job.options, *(job.small if quick else ())]
     print(f"\n# {job.name}", flush=True)
     start = perf_counter()
     code = subprocess.run([*command, "--json", str(results / f"{job.name}.json")], check=False).returncode
@@ -68,17 +82,19 @@ def main() -> None:
     """Run all."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="small sizes, some minutes; no results are kept")
-    options.add_argument("--only", help="those whose name begins so")
+    options.add_argument("--only", default="", help="those whose name begins so")
     options.add_argument(
-        "--geometric",
-        default=os.environ.get("GEOMETRIC"),
-        help="Python of an environment with PyTorch Geometric; the variable GEOMETRIC by default",
+        "--envs",
+        type=Path,
+        default=os.environ.get("ENVS") or ENVIRONMENTS,
+        help="folder of the peers' environments; the variable ENVS by default",
     )
     given = options.parse_args()
     results = FOLDER / "results" / ("quick" if given.quick else "")
     results.mkdir(parents=True, exist_ok=True)
-    chosen = [job for job in jobs(given.geometric) if job.name.startswith(given.only or "")]
-    lines = [run(job, results, quick=given.quick) for job in chosen]
+    with tempfile.TemporaryDirectory() as scratch:
+        chosen = [job for job in jobs(given.envs, Path(scratch)) if job.name.startswith(given.only)]
+        lines = [run(job, results, quick=given.quick) for job in chosen]
     if not given.quick:
         subprocess.run([sys.executable, str(FOLDER / "fill_readme.py")], check=True)
     print("\n" + "\n".join(lines))

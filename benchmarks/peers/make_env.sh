@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the environment of a peer: make_env.sh NAME [FOLDER], NAME one of recbole, warprec, cornac; FOLDER/NAME, FOLDER being .env
+# Make the environment of a peer: make_env.sh NAME [FOLDER], NAME one of recbole, warprec, cornac, geometric; FOLDER/NAME, FOLDER being .env
 # beside this script where not given. PYTHON: the interpreter (python3.12 for warprec, python3.11 else). PIP_ARGS: options of the
 # installation of torch, such as one that names a wheel index of yours.
 set -euo pipefail
@@ -8,7 +8,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 name=${1:-}
 requirements=$here/requirements-$name.txt
 if [[ -z $name || ! -f $requirements ]]; then
-    echo "usage: make_env.sh recbole|warprec|cornac [FOLDER]" >&2
+    echo "usage: make_env.sh recbole|warprec|cornac|geometric [FOLDER]" >&2
     exit 2
 fi
 target=${2:-$here/.env}/$name

@@ -36,7 +36,7 @@ def test_a_command_tells_nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch)
     import harness
 
     script = Path(harness.__file__).parent / "peers" / "compare.py"
-    words = [str(script), "vbpr", "--json", "/a/c.json", "--repeats", "3", "--geometric=/a/python"]
+    words = [str(script), "vbpr", "--json", "/a/c.json", "--repeats", "3", "--envs=/a/b"]
     monkeypatch.setattr("sys.argv", words)
     assert harness.command() == "python benchmarks/peers/compare.py vbpr --repeats 3"
 
