@@ -1,6 +1,6 @@
 """How the cost of MetaMMF grows with users, items and interactions: each over two decades, the other two held.
 
-``python benchmarks/growth.py --axis users``: 3,000 to 300,000 users at 6,000 items and 600,000 interactions; ``--axis items``:
+``python benchmarks/growth.py --axis users --backbone mf``: 3,000 to 300,000 users at 6,000 items and 600,000 interactions; ``--axis items``:
 600 to 60,000 items at 30,000 users; ``--axis interactions``: 60,000 to 6,000,000. The logs are random (`logs.py`). Each point is
 a process of its own: a fixed number of training steps, from which an epoch is computed, and a validation of all users. The
 slopes are of lines through the logarithms, by least squares: over both decades, and over the upper one, where fixed costs weigh
@@ -19,6 +19,7 @@ import torch
 
 from clock import Clock
 from harness import PeakMeter, Table, alone, parser, publish
+from literal import NAMES
 from logs import random_split
 from metammf.data.splitting import Development
 from metammf.evaluation.evaluate import validation_metrics
@@ -149,12 +150,15 @@ def main() -> None:
     """Measure and report."""
     options = parser(__doc__)
     options.add_argument("--axis", choices=("users", "items", "interactions"), default="interactions")
+    options.add_argument(
+        "--backbone", choices=("mf", "graphsage"), default="graphsage", help="MetaMMF_MF or MetaMMF_GCN"
+    )
     given = options.parse_args()
     centre = SMALL if given.quick else CENTRE
     size = getattr(centre, given.axis)
     worlds = [replace(centre, **{given.axis: round(size * factor)}) for factor in FACTORS[2 * given.quick :]]
     tables, lines = [], []
-    for way in WAYS:
+    for way in (way for way in WAYS if way.backbone == given.backbone):
         rows = [alone(point, way, world, given.threads) for world in worlds]
         lines += slopes(way.name, given.axis, rows)
         tables.append(Table(f"{way.name}, by {given.axis}", rows))
@@ -162,8 +166,9 @@ def main() -> None:
         f"An epoch is computed from {STEPS} steps (the first, which warms up, left out) where it has more. S = 5, R = 16, two"
         " modalities of 64, hidden widths 128 and 64, D = 64. ± is the standard error of the fit."
     ]
-    title = f"Growth with {given.axis}"
-    publish(given, title, [Table(f"Slopes against {given.axis}", lines, notes), *tables], axis=given.axis)
+    title = f"Growth with {given.axis}: {NAMES[given.backbone]}"
+    slopes_of_all = Table(f"Slopes against {given.axis}", lines, notes)
+    publish(given, title, [slopes_of_all, *tables], axis=given.axis, backbone=given.backbone)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from harness import ABSENT
 from peers.worker import ENVIRONMENTS
 
 FOLDER = Path(__file__).parent
+MODELS = (("gcn", "graphsage"), ("mf", "mf"))
+"""What MetaMMF_GCN and MetaMMF_MF are called in a file's name and by ``--backbone``."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,14 @@ def jobs(environments: Path, scratch: Path) -> list[Job]:
     envs = ("--envs", str(environments))
     literal = [
         Job(f"literal-{name}-{part}", "literal.py", ("--backbone", backbone, "--part", part, "--repeats", "2"))
-        for name, backbone in (("gcn", "graphsage"), ("mf", "mf"))
+        for name, backbone in MODELS
         for part in ("width", "equal")
     ]
-    growth = [Job(f"growth-{axis}", "growth.py", ("--axis", axis)) for axis in ("users", "items", "interactions")]
+    growth = [
+        Job(f"growth-{axis}-{name}", "growth.py", ("--axis", axis, "--backbone", backbone))
+        for axis in ("users", "items", "interactions")
+        for name, backbone in MODELS
+    ]
     log = ("--users", "300", "--items", "100", "--interactions", "3000", "--k-core", "2")
     return [
         *literal,
