@@ -1,10 +1,10 @@
 """How the cost of MetaMMF grows with users, items and interactions: each over two decades, the other two held.
 
-``python benchmarks/growth.py --axis users --backbone mf``: 3,000 to 300,000 users at 6,000 items and 600,000 interactions; ``--axis items``:
-600 to 60,000 items at 30,000 users; ``--axis interactions``: 60,000 to 6,000,000. The logs are random (`logs.py`). Each point is
-a process of its own: a fixed number of training steps, from which an epoch is computed, and a validation of all users. The
-slopes are of lines through the logarithms, by least squares: over both decades, and over the upper one, where fixed costs weigh
-less. A slope of 1 is linear growth.
+``python benchmarks/growth.py --axis users --backbone mf``: 3,000 to 300,000 users at 6,000 items and 600,000 interactions;
+``--axis items``: 600 to 60,000 items at 30,000 users; ``--axis interactions``: 60,000 to 6,000,000. The logs are random
+(`logs.py`). Each point is a process of its own: a fixed number of training steps, from which an epoch is computed, and a
+validation of all users. The slopes are of lines through the logarithms, by least squares: over both decades, and over the upper
+one, where fixed costs weigh less. A slope of 1 is linear growth.
 """
 
 from __future__ import annotations
