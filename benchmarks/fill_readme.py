@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-ORDER = ("literal", "fusion", "propagation", "negatives", "ranking", "peers", "growth", "large", "device")
+ORDER = ("literal", "fusion", "propagation", "negatives", "ranking", "peers", "growth", "large", "startup", "device")
 """How the names of files begin, in the order of the sections; others follow by the alphabet."""
 
 

@@ -68,6 +68,7 @@ def jobs(environments: Path, scratch: Path) -> list[Job]:
         Job("ranking-large", "ranking.py", (*envs, "--large")),
         *(Job(f"peers-{model}", "peers/compare.py", (model, *envs)) for model in ("lightgcn", "vbpr")),
         *growth,
+        Job("startup", "startup.py"),
         Job("large-log", "large_log.py", ("--folder", str(scratch / "large-log")), log),
         Job("device-cpu", "device.py", ("--device", "cpu", "--repeats", "3")),
         Job("device-cuda", "device.py", ("--device", "cuda")),

@@ -21,6 +21,7 @@ RUNS = {
     "ranking": ["--looped", "50", "--users", "200", "--items", "150"],
     "literal": ["--backbone", "mf"],
     "growth": ["--axis", "items"],
+    "startup": [],
     "device": ["--device", "cpu"],
 }
 
