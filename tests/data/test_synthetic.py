@@ -149,6 +149,31 @@ def test_modalities_and_dtype_are_free():
     assert (alone.truth.modality_weights == 1).all()
 
 
+def test_how_far_it_is_is_told(tmp_path: Path):
+    told: list[tuple[str, int, int]] = []
+    world = generate_world(users=50, items=100, interactions=400, progress=lambda *now: told.append(now))
+    assert told[-1] == ("drawing interactions", 400, 400)
+    assert ("drawing features", 3, 3) in told
+    save_world(world, tmp_path / "world", progress=lambda *now: told.append(now))
+    assert told[-1] == ("writing textual features", 5, 6)
+
+
+def test_many_users_are_drawn_some_at_a_time(monkeypatch):
+    # The chunks are part of what a seed means: only that there are several matters here.
+    monkeypatch.setattr("metammf.data.synthetic_log._CHUNK_CANDIDATES", 20_000)
+    told: list[int] = []
+    world = generate_world(
+        users=2_000, items=400, interactions=40_000, cold_share=0.02, progress=lambda _, done, __: told.append(done)
+    )
+    assert len(told) > 20
+    split, truth = world.dataset.split(), world.truth
+    assert len(world.dataset.interactions) == 40_000
+    assert 0 < split.cold_items.mean() < 0.1
+    log = world.dataset.interactions
+    shuffled = truth.utility(log.users, np.random.default_rng(0).permutation(log.items))
+    assert truth.utility(log.users, log.items).mean() > shuffled.mean() + 0.5 * shuffled.std()
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -10,7 +10,8 @@ Our own export adds ``user_ids.csv`` and ``item_ids.csv``, which bring back the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,9 @@ import polars as pl
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
 from metammf.data.importers.assembling import Pairs, check_extent, gather_features, hashes, make_dataset
+from metammf.data.progress import Progress, silent
 from metammf.data.readers import tables
+from metammf.data.readers.logs import Value, read_log
 from metammf.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -38,8 +41,12 @@ def recognise(source: Path) -> bool:
     return b":" not in header and b"userID" in header
 
 
-def read(source: Path) -> Dataset:
+def read(source: Path, *, progress: Progress = silent) -> Dataset:
     """Import a folder of this form.
+
+    Args:
+        source: The folder.
+        progress: Called with the rows read.
 
     Raises:
         FileFormatError: a file is missing or damaged, a column is missing, a number is out of range, parts overlap.
@@ -48,7 +55,7 @@ def read(source: Path) -> Dataset:
     if len(found) != 1:
         raise FileFormatError(source, f"holds {len(found)} .inter files", "one")
     inter, feature_files = found[0], sorted(source.glob("*.npy"))
-    pairs = _read_pairs(inter)
+    pairs = _read_pairs(inter, progress)
     features = gather_features(feature_files)
     num_items = features.num_items if feature_files else int(pairs.items.max()) + 1
     too_large = np.flatnonzero(pairs.items >= num_items)
@@ -76,25 +83,23 @@ def read(source: Path) -> Dataset:
     )
 
 
-def _read_pairs(inter: Path) -> Pairs:
-    table = tables.read_table(
-        inter, ("userID", "itemID"), ("rating", "timestamp", "x_label"), separator="\t", quote=None
-    )
-    if not table.height:
+def _read_pairs(inter: Path, progress: Progress) -> Pairs:
+    frame = tables.scan_table(inter, separator="\t", quote=None)
+    tables.require_columns(frame, ("userID", "itemID"), inter)
+    whole = Value(partial(tables.whole, path=inter), pl.Int64)
+    ratings = Value(partial(tables.ratings, path=inter), pl.Float32)
+    known = {"rating": ratings, "timestamp": whole, "x_label": whole, "userID": whole, "itemID": whole}
+    there = tables.columns_of(frame)
+    columns = {name: value for name, value in known.items() if name in there}
+    found = dict(read_log(frame, inter, (), columns, progress=progress).values)
+    if not len(found["userID"]):
         raise FileFormatError(inter, "holds no interaction", "at least one row below the header")
-    columns: dict[str, Any] = {"ratings": None, "timestamps": None, "parts": None}
-    if "rating" in table.columns:
-        columns["ratings"] = tables.ratings(table["rating"], inter)
-    if "timestamp" in table.columns:
-        columns["timestamps"] = tables.whole(table["timestamp"], inter)
-    if "x_label" in table.columns:
-        labels = tables.whole(table["x_label"], inter)
-        _refuse_outside(labels, 2, "x_label", inter)
-        columns["parts"] = labels.astype(np.int8)
-    users, items = (tables.whole(table[name], inter) for name in ("userID", "itemID"))
-    _refuse_outside(users, 2**31 - 2, "userID", inter)
-    _refuse_outside(items, 2**31 - 2, "itemID", inter)
-    return Pairs(users, items, **columns)
+    narrow = {"x_label": (2, np.int8), "userID": (2**31 - 2, np.int32), "itemID": (2**31 - 2, np.int32)}
+    for name, (highest, dtype) in narrow.items():
+        if name in found:
+            _refuse_outside(found[name], highest, name, inter)
+            found[name] = found[name].astype(dtype)
+    return Pairs(found["userID"], found["itemID"], found.get("x_label"), found.get("timestamp"), found.get("rating"))
 
 
 def _refuse_outside(values: NDArray[np.int64], highest: int, column: str, path: Path) -> None:

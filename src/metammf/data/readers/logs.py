@@ -102,7 +102,7 @@ def read_log(
     *,
     progress: Progress = silent,
 ) -> Rows:
-    """Read the named columns of a scanned table.
+    """Read the named columns of a scanned table, one at least.
 
     Args:
         frame: As `tables.scan_table` returns it.
@@ -117,17 +117,13 @@ def read_log(
     schema = frame.collect_schema()
     for name in ids:
         tables.ids(pl.Series(name, [], dtype=schema[name]), path)  # says where the type is wrong
-    columns = [
-        pl.col(name).map_batches(partial(_convert, value), return_dtype=value.dtype, is_elementwise=True)
-        for name, value in values.items()
-    ]
-    for name in ids:
-        column, dtype = _coded(name, schema[name])
-        if name == ids[0]:
-            column = column.map_batches(_counting(progress), return_dtype=dtype, is_elementwise=True)
-        columns.append(column)
+    columns = {name: _coded(name, schema[name]) for name in ids}
+    for name, value in values.items():
+        columns[name] = _batchwise(pl.col(name), partial(_convert, value), value.dtype), value.dtype
+    first, (column, dtype) = next(iter(columns.items()))
+    columns[first] = _batchwise(column, _counting(progress), dtype), dtype
     try:
-        table = tables.collect(frame.select(columns), path)
+        table = tables.collect(frame.select(column for column, _ in columns.values()), path)
     except FileFormatError:
         _refuse_value(frame, path, values)
         raise
@@ -141,6 +137,9 @@ def one_after_another(columns: Sequence[Codes]) -> Codes:
     codes = np.concatenate([tables.places_of(column.ids, ids).to_numpy()[column.codes] for column in columns])
     _, _, first = _in_order(codes, len(ids))
     return Codes(columns[0].name, codes, ids, first)
+
+
+_Type = pl.DataType | type[pl.DataType]
 
 
 class _RefusedError(ValueError):
@@ -159,7 +158,11 @@ def _refuse_value(frame: pl.LazyFrame, path: Path, values: Mapping[str, Value]) 
         value.convert(tables.collect(frame.select(name), path)[name])
 
 
-def _coded(name: str, dtype: pl.DataType) -> tuple[pl.Expr, pl.DataType]:
+def _batchwise(column: pl.Expr, function: Callable[[pl.Series], pl.Series], dtype: _Type) -> pl.Expr:
+    return column.map_batches(function, return_dtype=dtype, is_elementwise=True)
+
+
+def _coded(name: str, dtype: pl.DataType) -> tuple[pl.Expr, _Type]:
     """Return what a column of ids is read as: text in categories of its own, which are no one else's."""
     if dtype.is_integer():
         return pl.col(name), dtype
