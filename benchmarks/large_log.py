@@ -3,8 +3,8 @@
     python benchmarks/large_log.py --users 300000 --items 60000 --interactions 6000000 --folder /tmp/log
 
 Each step runs in a process of its own, as a user would run it, and is told by its wall-clock and processor seconds and by
-its peak resident memory. What a step reads lies in the folder, so that ``--only`` can run some of them again; the
-figures of the others stay in the JSON. A page of a memory-mapped file counts as resident, and is not memory that is needed.
+its peak resident memory. What a step reads lies in the folder, and so do its figures: ``--only`` runs some of the steps again,
+and the JSON holds those of all. A page of a memory-mapped file counts as resident, and is not memory that is needed.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def parse() -> argparse.Namespace:
         options.add_argument(f"--{name}", type=int, default=value)
     options.add_argument("--folder", type=Path, required=True, help="where the world and what is made of it lie")
     options.add_argument("--only", nargs="+", metavar="STEP", help="run these steps alone, by the start of their names")
-    options.add_argument("--json", type=Path, help="write the figures here, beside those that are there")
+    options.add_argument("--json", type=Path, help="write the figures here")
     options.add_argument("--load", metavar="METHOD", help=argparse.SUPPRESS)
     options.add_argument("--write", metavar="NAME", help=argparse.SUPPRESS)
     return options.parse_args()
@@ -123,26 +123,31 @@ def measure(given: argparse.Namespace) -> None:
     """Run the steps, print a line for each, and write the JSON."""
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
+    kept = folder / "log-figures.json"
+    found: dict[str, dict[str, float]] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
     print(f"{'':<30}  {'seconds':>8}  {'processor':>9}  {'peak MiB':>8}")
     for name, command in steps(folder, given).items():
         if given.only and not any(name.startswith(start) for start in given.only):
             continue
         figures = run(command, folder / "output.txt")
         found[name] = asdict(figures)
-        print(
-            f"{name:<30}  {figures.seconds:>8.1f}  {figures.processor_seconds:>9.1f}  {figures.peak_mib:>8,.0f}",
-            flush=True,
-        )
+        kept.write_text(json.dumps(found), encoding="utf-8")
+        line = f"{figures.seconds:>8.1f}  {figures.processor_seconds:>9.1f}  {figures.peak_mib:>8,.0f}"
+        print(f"{name:<30}  {line}", flush=True)
     if given.json:
-        # Imported last: a child's peak is never below what its parent held when it was started.
-        from metammf.experiments.environment import environment
+        publish(given, {name: found[name] for name in steps(folder, given) if name in found})
 
-        settings = {name: getattr(given, name) for name in ("users", "items", "interactions", "k_core")}
-        before = json.loads(given.json.read_text("utf-8")) if given.json.is_file() else {}
-        kept = before.get("steps", {}) if before.get("settings") == settings else {}
-        report = {"settings": settings, "machine": environment("cpu", "float32"), "steps": kept | found}
-        given.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+def publish(given: argparse.Namespace, found: dict[str, dict[str, float]]) -> None:
+    """Write the figures in the form that the README's tables are made of."""
+    # Imported last: a child's peak is never below what its parent held when it was started.
+    from harness import Table, write
+
+    title = f"A log of {given.users:,} users, {given.items:,} items, {given.interactions:,} interactions"
+    columns = {"seconds": "seconds", "processor_seconds": "processor s", "peak_mib": "peak MiB"}
+    rows = [{"step": name, **{columns[key]: value for key, value in each.items()}} for name, each in found.items()]
+    note = f"Imports take the {given.k_core}-core. Loading reads every value of the features, whose pages count."
+    write(given.json, title, [Table(title, rows, [note])], {"k_core": given.k_core})
 
 
 if __name__ == "__main__":
