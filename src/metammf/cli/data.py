@@ -97,7 +97,7 @@ def import_(
     check_target(out)
     given = vars(options or ImportOptions())
     chosen = {key: value for key, value in given.items() if value is not None}
-    with _working(f"importing {source}") as progress:
+    with _working(f"importing {source.name}") as progress:
         dataset = import_dataset(source, format, progress=progress, **chosen)
         provenance = dataset.provenance if licence is None else {**dataset.provenance, "licence": licence}
         dataset = replace(dataset, name=dataset.name if name is None else name, provenance=provenance)
@@ -121,7 +121,7 @@ def describe(data: Path, /, *, json: bool = False, seed: int = 0) -> None:  # th
     from metammf.data.describe import describe as describe_dataset
     from metammf.data.folder import load_dataset
 
-    with _working(f"describing {data}") as progress:
+    with _working(f"describing {data.name}") as progress:
         description = describe_dataset(load_dataset(data, progress=progress), seed=seed, progress=progress)
     if json:
         _print_json(description.to_dict())
@@ -173,7 +173,7 @@ def generate(
 
     modalities = _widths(widths)
     check_target(out, modalities)
-    with _working("generating a world") as progress:
+    with _working("generating") as progress:
         world = generate_world(
             users=users,
             items=items,
@@ -232,7 +232,7 @@ def export(
     from metammf.data.exporting import export_dataset, with_split
     from metammf.data.folder import load_dataset
 
-    with _working(f"exporting {data}") as progress:
+    with _working(f"exporting {data.name}") as progress:
         dataset = load_dataset(data, progress=progress)
         if split is not None:
             dataset = with_split(dataset, dataset.split(split, seed=seed))

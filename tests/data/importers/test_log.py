@@ -86,7 +86,7 @@ def test_an_import_tells_how_far_it_is(tmp_path):
     told = []
     path = write(tmp_path, "user_id,item_id\n" + "a,x\na,y\nb,x\nb,y\nc,z\n")
     import_dataset(path, k_core=2, progress=lambda *now: told.append(now))
-    assert told == [("reading rows", 5, 0), ("leaving out what is below the 2-core", 1, 5)]
+    assert told == [("reading rows", 5, 0), ("2-core", 1, 5)]
 
 
 def test_moments_of_parquet(tmp_path):

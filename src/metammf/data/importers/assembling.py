@@ -232,7 +232,7 @@ def k_core_of(
         user_counts -= count(pairs.users[going], num_users)
         item_counts -= count(pairs.items[going], num_items)
         left &= ~going
-        progress(f"leaving out what is below the {k}-core", len(left) - int(left.sum()), len(left))
+        progress(f"{k}-core", len(left) - int(left.sum()), len(left))
     if not left.any():
         raise FileFormatError(path, f"nothing is left of the {k}-core", "a smaller k_core")
     pairs = pairs.select(left)
