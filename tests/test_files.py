@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
-from metammf.errors import DataError
-from metammf.files import atomic_folder, atomic_open, atomic_path, read_json, sha256, write_json
+from metammf.errors import DataError, WriteError
+from metammf.files import (
+    atomic_folder,
+    atomic_open,
+    atomic_path,
+    is_leftover,
+    read_json,
+    remove_leftovers,
+    sha256,
+    write_json,
+)
 
 
 class Interrupted(BaseException):
@@ -42,6 +53,53 @@ def test_a_failure_keeps_the_old_file(tmp_path, error):
         fail_after(part, error)
     assert target.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_the_old_file_is_kept_where_asked(tmp_path):
+    for number in range(3):
+        with atomic_path(tmp_path / "a.txt", previous=tmp_path / "b.txt") as part:
+            part.write_text(str(number))
+    assert ((tmp_path / "a.txt").read_text(), (tmp_path / "b.txt").read_text()) == ("2", "1")
+    assert names(tmp_path) == ["a.txt", "b.txt"]
+
+
+def test_file_and_name_are_on_the_disk_before_it_returns(tmp_path, monkeypatch):
+    done = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(stat.S_ISDIR(os.fstat(handle).st_mode)), sync(handle)))
+    monkeypatch.setattr(Path, "replace", lambda old, new: (done.append("moved"), replace(old, new)))
+    with atomic_path(tmp_path / "a.txt") as part:
+        part.write_text("x")
+    assert done == [False, "moved", True]
+    done.clear()
+    with atomic_folder(tmp_path / "out", marker="mark") as part:
+        (part / "mark").write_text("x")
+    assert done == [True, False, "moved", True]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EROFS])
+def test_a_full_disk_is_our_error_and_names_the_file(tmp_path, number):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(WriteError, match=r"cannot write .*a\.txt: "), atomic_open(tmp_path / "a.txt"):
+        raise OSError(number, os.strerror(number))
+    with pytest.raises(WriteError, match=r"cannot write .*out: "), atomic_folder(tmp_path / "out", marker="m"):
+        raise OSError(number, os.strerror(number))
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_what_a_killed_process_left_is_told_by_its_name_and_removed(tmp_path):
+    with atomic_path(tmp_path / "a.txt") as part:
+        part.write_text("x")
+        assert is_leftover(part.name)
+    with atomic_folder(tmp_path / "out", marker="m") as part:
+        assert is_leftover(part.name)
+    (tmp_path / ".out.1.part").mkdir()
+    (tmp_path / ".out.1.part" / "file").touch()
+    (tmp_path / ".a.txt.1.part").touch()
+    (tmp_path / "own.part").touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["a.txt", "out", "own.part"]
 
 
 def test_a_folder_is_replaced_only_where_it_is_ours(tmp_path):
@@ -95,6 +153,9 @@ def test_json_round_trip_and_refusals(tmp_path):
     (tmp_path / "d.json").write_bytes(b'{"a": \xff')
     with pytest.raises(DataError, match="not readable as JSON"):
         read_json(tmp_path / "d.json")
+    (tmp_path / "e.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="not readable as JSON"):
+        read_json(tmp_path / "e.json")
 
 
 def test_hashes(tmp_path):

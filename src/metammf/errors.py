@@ -5,7 +5,8 @@
     MetaMMFError
     ├── DataError            a data set, file or argument that does not hold what it should
     │   ├── FileFormatError  a foreign file: names the file, what was expected and what was found
-    │   └── UnknownIdError   an outside id that the data set does not know
+    │   ├── UnknownIdError   an outside id that the data set does not know
+    │   └── WriteError       a file that cannot be written: a full disk, for one
     ├── ConfigError          a setting that does not exist or does not fit
     ├── TrainingError        training cannot go on
     │   └── NonFiniteLossError
@@ -49,6 +50,18 @@ class FileFormatError(DataError):
 
 class UnknownIdError(DataError):
     """An outside id is not in the data set."""
+
+
+class WriteError(DataError):
+    """A file cannot be written.
+
+    Args:
+        path: The file.
+        reason: What the system says.
+    """
+
+    def __init__(self, path: Path | str, reason: object) -> None:
+        super().__init__(f"cannot write {path}: {reason}")
 
 
 class ConfigError(MetaMMFError):

@@ -2,7 +2,7 @@
 
 ::
 
-    recommender.json      the model's config, counts, the data set's folder
+    recommender.json      the model's config, counts, the data set's folder, and the SHA-256 of each other file
     tensors.safetensors   vectors or what was solved, the network's weights, train and validation interactions
     users.parquet         user_id, in index order
     items.parquet         item_id and the items' other columns, in index order
@@ -23,9 +23,10 @@ from metammf.data.dataset import Catalog
 from metammf.data.features import absent_features
 from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
+from metammf.data.readers import tables
 from metammf.data.splitting import Development
-from metammf.errors import DataError, MetaMMFError, RunError
-from metammf.files import atomic_folder, read_json, write_json
+from metammf.errors import MetaMMFError, RunError, WriteError
+from metammf.files import atomic_folder, read_json, sha256, write_json
 from metammf.models.base import Inputs, Model, Scorer
 from metammf.models.registry import model_config, model_type
 from metammf.models.scorers import VectorScorer
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 FORMAT = "metammf-recommender-1"
 MARKER = "recommender.json"
 FOLDER = "recommender"
+_FILES = ("tensors.safetensors", "users.parquet", "items.parquet")
+_MEND = "`metammf train` with the run's options and --resume makes it again from its checkpoint"
 
 
 def write_recommender(
@@ -51,7 +54,11 @@ def write_recommender(
     feature_hashes: Mapping[str, str],
     placebo: tuple[str, int] | None,
 ) -> None:
-    """Write `recommender` into `folder`, whole or not at all."""
+    """Write `recommender` into `folder`, whole or not at all.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
     catalog = recommender.catalog
     tensors = _interactions("train", recommender.train) | _interactions("validation", recommender.validation)
     tensors |= {f"state/{name}": value for name, value in recommender.state.items()}
@@ -85,7 +92,8 @@ def write_recommender(
             items = catalog.items.drop("item_id", strict=False)
             _table("item_id", catalog.item_ids).hstack(items.get_columns()).write_parquet(part / "items.parquet")
         except (SafetensorError, pl.exceptions.PolarsError, OSError) as error:  # a full disk, for one
-            raise DataError(f"cannot write {folder}: {error}") from error
+            raise WriteError(folder, error) from error
+        about["files"] = {name: sha256(part / name) for name in _FILES}
         write_json(part / MARKER, about)
 
 
@@ -104,28 +112,51 @@ def read_recommender(kind: type[Recommender], folder: Path | str) -> Recommender
         raise RunError(
             f"{folder.parent}: holds no finished recommender (no {FOLDER}/{MARKER}); is its training finished?"
         )
+    about = check_files(folder)
     try:
-        about = read_json(folder / MARKER)
-        if about["format"] != FORMAT:
-            raise RunError(f"{folder / MARKER}: expected the form {FORMAT}, got {about['format']!r}")
         with safe_open(folder / "tensors.safetensors", framework="pt") as stream:
             # Cloned into aligned memory: the mapped file's odd offsets would change the last bits of a product.
             tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 - not a mapping
-        users, items = (pl.read_parquet(folder / f"{name}.parquet") for name in ("users", "items"))
+        users, items = (tables.read_table(folder / f"{name}.parquet") for name in ("users", "items"))
         return _assemble(kind, about, tensors, users, items)
     except RunError:
         raise
     except (
         SafetensorError,
         OSError,
-        KeyError,
+        LookupError,
         TypeError,
         ValueError,
+        AttributeError,
+        ArithmeticError,
         RuntimeError,
+        MemoryError,
         pl.exceptions.PolarsError,
         MetaMMFError,
     ) as error:
-        raise RunError(f"{folder}: the recommender is damaged ({error})") from error
+        raise RunError(f"{folder}: the recommender is damaged ({error}); {_MEND}") from error
+
+
+def check_files(folder: Path) -> dict[str, Any]:
+    """Read ``recommender.json`` and hold the other files against the hashes that it tells.
+
+    Raises:
+        RunError: one of them is damaged or missing.
+    """
+    try:
+        about = read_json(folder / MARKER)
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            found = about.get("format") if isinstance(about, dict) else about
+            raise RunError(f"{folder / MARKER}: expected the form {FORMAT}, got {found!r}")
+        recorded = about.get("files") or {}
+        for name in _FILES:
+            if name in recorded and sha256(folder / name) != recorded[name]:
+                raise RunError(f"{folder / name}: damaged (its content is not what {MARKER} tells); {_MEND}")
+    except (OSError, TypeError, MetaMMFError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{folder}: the recommender is damaged ({error}); {_MEND}") from error
+    return about
 
 
 def _assemble(

@@ -224,9 +224,10 @@ def test_a_checkpoint_cut_short_is_told(metammf, refused, groups, tmp_path, smal
         assert metammf(*words).status == 130
     checkpoint = run / "checkpoint.safetensors"
     whole = checkpoint.read_bytes()
+    (run / "checkpoint.previous.safetensors").unlink()
     for length in (0, 5, len(whole) // 2, len(whole) - 1):
         checkpoint.write_bytes(whole[:length])
-        assert "checkpoint" in refused(*words, "--resume")
+        assert "train into a new folder" in refused(*words, "--resume")
     checkpoint.unlink()
     assert metammf(*words, "--resume").status == 0  # afresh
 
@@ -277,6 +278,19 @@ def test_interrupted_killed_and_resumed_ends_bit_equal(metammf, refused, started
     assert metammf(*words, "--out", whole).status == 0
     assert losses(run) == losses(whole)
     assert_equal_weights(run, whole)
+
+
+def test_termination_is_as_tidy_as_an_interrupt(metammf, started, wait_for, groups, tmp_path, small):
+    run = tmp_path / "run"
+    words = ("train", groups, "--recipe", "metammf-mf", *small, "--set", "training.epochs=2000",
+             "--set", "training.batch_size=10", "--set", "training.patience=none", "--threads", "1")  # fmt: skip
+    process = started(*words, "--out", run)
+    wait_for(process, lambda: (run / "log.jsonl").is_file() and (run / "log.jsonl").read_text().count("\n") >= 1)
+    process.terminate()
+    _, told = process.communicate(timeout=90)
+    assert process.returncode == 143
+    assert told == f"metammf: terminated; the same command with --resume goes on, from {run}\n"
+    assert not [path for path in run.rglob("*") if path.name.endswith(".part")]
 
 
 def test_a_run_killed_before_its_first_word_starts_afresh(metammf, groups, tmp_path):

@@ -116,6 +116,63 @@ def test_a_recommender_that_is_gone_is_made_again(folder, tmp_path):
     assert torch.equal(again.recommender().scores(torch.arange(17)), scores)
 
 
+def interrupted_after(epoch, config, folder, out):
+    def stop(record):
+        if record.epoch == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config, folder, out, RunOptions(listeners=(Told(stop),)))
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "users.parquet", "items.parquet", "recommender.json"])
+def test_a_recommender_that_is_damaged_says_so_and_is_made_again(folder, tmp_path, caplog, name):
+    config = merge("metammf-mf", SMALL)
+    scores = train_run(config, folder, tmp_path / "run").recommender().scores(torch.arange(17))
+    file = tmp_path / "run" / "recommender" / name
+    whole = file.read_bytes()
+    for content in (whole[:-9], whole[: len(whole) // 2], b""):
+        file.write_bytes(content)
+        with pytest.raises(RunError, match=r"damaged .*--resume makes it again"):
+            Recommender.load(tmp_path / "run")
+        again = train_run(config, folder, tmp_path / "run", RunOptions(resume=True))
+        assert again.trained
+        assert torch.equal(again.recommender().scores(torch.arange(17)), scores)
+        assert "made again from the checkpoint" in caplog.text
+    assert not train_run(config, folder, tmp_path / "run", RunOptions(resume=True)).trained
+
+
+def test_a_run_file_that_is_damaged_is_mended_where_the_checkpoint_is_of_this_run(folder, tmp_path, caplog):
+    config, out = merge("metammf-mf", SMALL | {"training.epochs": 4}), tmp_path / "run"
+    interrupted_after(2, config, folder, out)
+    (out / "run.json").write_text('{"state": "trai')
+    with pytest.raises(RunError, match=r"damaged .*--resume, mends it"):
+        Run.load(out)
+    with pytest.raises(RunError, match="damaged"):
+        train_run(merge("metammf-mf", SMALL), folder, out, RunOptions(resume=True))
+    told = Told()
+    resumed = train_run(config, folder, out, RunOptions(resume=True, listeners=(told,)))
+    assert told.epochs == [3, 4]
+    assert Run.load(out).finished
+    assert "written anew" in caplog.text
+    straight = train_run(config, folder, tmp_path / "straight")
+    users = torch.arange(17)
+    assert torch.equal(resumed.recommender().scores(users), straight.recommender().scores(users))
+
+
+def test_what_a_killed_run_left_unfinished_is_removed_at_the_next_start(folder, tmp_path):
+    config, out = merge("metammf-mf", SMALL | {"training.epochs": 4}), tmp_path / "run"
+    interrupted_after(2, config, folder, out)
+    (out / ".checkpoint.safetensors.ab12.part").write_bytes(b"half")
+    for name in (".recommender.ab12.part", ".recommender.cd34.old"):
+        (out / name).mkdir()
+        (out / name / "tensors.safetensors").write_bytes(b"half")
+    (out / "notes.part").write_text("somebody's")
+    train_run(config, folder, out, RunOptions(resume=True))
+    assert [path.name for path in out.iterdir() if path.name.endswith((".part", ".old"))] == ["notes.part"]
+    assert not (out / "checkpoint.previous.safetensors").exists()
+
+
 def test_the_lock_keeps_another_out_until_training_ends(folder, tmp_path):
     config, out = merge("metammf-mf", SMALL), tmp_path / "run"
     refused = []
@@ -132,7 +189,7 @@ def test_the_lock_keeps_another_out_until_training_ends(folder, tmp_path):
         thread.join()
 
     train_run(config, folder, out, RunOptions(listeners=(Told(second),)))
-    assert refused == [f"{out} is in use by another process"] * 2
+    assert refused == [f"{out} is in use by another process: wait until that ends, or name another folder"] * 2
     assert train_run(config, folder, out, RunOptions(resume=True)).finished
 
 

@@ -14,7 +14,7 @@ from metammf.errors import NonFiniteLossError, RunError
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
 from metammf.testing.data import taste_groups
-from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, save_checkpoint
+from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, previous_path, save_checkpoint
 from metammf.training.config import TrainingConfig
 from metammf.training.fit import build_model, fit
 from metammf.training.loop import CheckpointFile, Trainer
@@ -129,22 +129,85 @@ def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(file: CheckpointFi
     model = build_model(MMF, DEVELOPMENT, seed=1, device=torch.device("cpu"))
     with pytest.raises(NonFiniteLossError, match="epoch 2, step 5"):
         Trainer(model, failing, DEVELOPMENT, TRAINING, seed=1, checkpoint=file).run()
-    assert load_checkpoint(file.path, file.fingerprint).progress.epoch == 1
+    saved = load_checkpoint(file.path, file.fingerprint)
+    assert saved is not None
+    assert saved.progress.epoch == 1
     assert same(run(file), run(None))
 
 
-def test_nothing_is_left_beside_it(file: CheckpointFile) -> None:
+def test_the_one_before_alone_is_left_beside_it(file: CheckpointFile) -> None:
     run(file)
-    assert [path.name for path in file.path.parent.iterdir()] == [file.path.name]
+    assert {path.name for path in file.path.parent.iterdir()} == {file.path.name, previous_path(file.path).name}
+    assert previous_path(file.path).name == "checkpoint.previous.safetensors"
 
 
-@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1])
-def test_a_checkpoint_cut_short(file: CheckpointFile, keep: float) -> None:
+def cut(path: Path, keep: float) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * keep) if isinstance(keep, float) else keep])
+
+
+def flip(path: Path, place: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGE = [
+    *((cut, keep) for keep in (0, 4, 100, 0.5, -1)),
+    *((flip, place) for place in (0.0, 0.001, 0.05, 0.2, 0.5, 0.9, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("damage", "where"), DAMAGE)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    file: CheckpointFile, caplog: pytest.LogCaptureFixture, damage: Any, where: float
+) -> None:
+    with pytest.raises(KilledError):
+        run(file, KillAfter(3))
+    damage(file.path, where)
+    watch = KillAfter(99)
+    resumed = run(file, watch)
+    assert watch.resumed_at == 2
+    assert "going on from the one before, the end of epoch 2" in caplog.text
+    assert same(resumed, run(None))
+
+
+@pytest.mark.parametrize(("damage", "where"), DAMAGE)
+def test_where_both_are_damaged_the_message_says_what_to_do(file: CheckpointFile, damage: Any, where: float) -> None:
     run(file)
-    whole = file.path.read_bytes()
-    file.path.write_bytes(whole[: int(len(whole) * keep) if isinstance(keep, float) else keep])
-    with pytest.raises(RunError, match="checkpoint is damaged"):
+    for path in (file.path, previous_path(file.path)):
+        damage(path, where)
+    with pytest.raises(RunError, match=r"checkpoint is damaged .*; train into a new folder"):
         run(file)
+
+
+def test_killed_between_the_two_moves(file: CheckpointFile, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(KilledError):
+        run(file, KillAfter(3))
+    file.path.replace(previous_path(file.path))
+    watch = KillAfter(99)
+    assert same(run(file, watch), run(None))
+    assert watch.resumed_at == 3
+    assert "the checkpoint is missing" in caplog.text
+
+
+def test_a_damaged_one_never_takes_the_place_of_the_one_before(file: CheckpointFile) -> None:
+    with pytest.raises(KilledError):
+        run(file, KillAfter(3))
+    good = previous_path(file.path).read_bytes()
+    cut(file.path, 0.5)
+    with pytest.raises(KilledError):
+        run(file, KillAfter(2, steps=1))  # resumed at 2, killed before its end
+    assert not file.path.exists()
+    assert previous_path(file.path).read_bytes() == good
+
+
+def test_saving_takes_no_second_copy_in_memory(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    state = {"table": torch.ones(16 << 20)}  # 64 MiB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    save_checkpoint(tmp_path / "c.safetensors", "f", Progress(), state, {}, {"state": {}, "param_groups": []})
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
 
 
 def with_header(path: Path, change: Any) -> None:
@@ -170,6 +233,7 @@ def with_header(path: Path, change: Any) -> None:
 )
 def test_a_header_that_was_tampered_with(file: CheckpointFile, change: Any) -> None:
     run(file)
+    previous_path(file.path).unlink()
     with_header(file.path, change)
     with pytest.raises(RunError, match="checkpoint"):
         run(file)
@@ -212,6 +276,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "checkpoint.safetensors"
     save_checkpoint(path, "f", Progress([record], 0.1, 1), layer.state_dict(), {}, optimizer.state_dict())
     found = load_checkpoint(path, "f")
+    assert found is not None
     assert found.progress == Progress([record], 0.1, 1, finished=False)
     assert (found.progress.epoch, found.progress.step) == (1, 10)
     assert not found.best

@@ -1,10 +1,11 @@
 """The command line: one file a command; this one puts them together and turns errors into exit statuses.
 
-0 is success, 2 bad input or config, 130 an interrupt, 1 a fault of our own. One message on stderr; a traceback with
-``--debug`` alone.
+0 is success, 2 bad input or config, 130 an interrupt, 143 a termination (SIGTERM), 1 a fault of our own. One message on
+stderr; a traceback with ``--debug`` alone.
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -33,11 +34,21 @@ app.command("metammf.cli.runs:runs", name="runs", help="List runs.")
 app.command("metammf.cli.recipes:recipes", name="recipes", help="List the recipes that ship with the package.")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as tidily as Ctrl-C does."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise Terminated("terminated")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; as a script, exit with it."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
     tokens = [word for word in tokens if word != "--debug"]
+    if arguments is None and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
     status = _run(tokens, debug)
     if arguments is None:
         sys.exit(status)
@@ -65,7 +76,7 @@ def _run(tokens: list[str], debug: bool) -> int:
 
 def _status(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
-        return 130
+        return 143 if isinstance(error, Terminated) else 130
     return 2 if isinstance(error, MetaMMFError | CycloptsError | OSError) else 1
 
 

@@ -76,14 +76,13 @@ def train(
     from metammf.cli.console import TrainingBar, show_warnings
     from metammf.cli.console import out as screen
     from metammf.errors import ConfigError
-    from metammf.experiments.run import Run, RunOptions, train_run
+    from metammf.experiments.run import RunOptions, train_run
 
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"--threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
     show_warnings()
-    finished = resume and out.is_dir() and (out / "run.json").is_file() and Run.load(out).finished
     with TrainingBar(merged.config.training.metric, recipe) as progress:
         options = RunOptions(
             device=device, precision=precision, resume=resume, tensorboard=tensorboard, listeners=(progress,)
@@ -91,8 +90,9 @@ def train(
         try:
             run = train_run(merged, data, out, options)
         except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt(f"interrupted; the same command with --resume goes on, from {out}") from interrupt
-    if finished:
+            word = f"{str(interrupt) or 'interrupted'}; the same command with --resume goes on, from {out}"
+            raise type(interrupt)(word) from interrupt
+    if not run.trained:
         screen.print(f"{out} is finished already")
         return
     _report(run)

@@ -6,6 +6,7 @@
     environment.json       versions, machine, threads
     log.jsonl              one line an epoch
     checkpoint.safetensors where training stands; gone on from by ``--resume``
+    checkpoint.previous.safetensors the epoch before, for where that is damaged; until training is over
     metrics.json           validation metrics of the chosen epoch
     recommender/           the finished recommender
     evaluation/            what `evaluate` found, one JSON a part and masking
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
@@ -27,13 +29,14 @@ from filelock import FileLock, Timeout
 
 from metammf.data.folder import load_dataset
 from metammf.data.splitting import Development
-from metammf.errors import ConfigError, DataError, MissingExtraError, RunError, TrainingError
+from metammf.errors import ConfigError, DataError, MissingExtraError, RunError, TrainingError, WriteError
 from metammf.experiments.config import Merged, RunConfig, from_mapping
 from metammf.experiments.environment import environment
 from metammf.experiments.listeners import JsonlLog, TensorBoardLog
-from metammf.files import read_json, write_json
+from metammf.files import is_leftover, read_json, remove_leftovers, write_json
 from metammf.recommender import Recommender
-from metammf.recommender_files import FOLDER, MARKER
+from metammf.recommender_files import FOLDER, MARKER, check_files
+from metammf.training.checkpoint import has_checkpoint, remove_previous
 from metammf.training.fit import fit, pick_device
 from metammf.training.loop import CheckpointFile, peak_resident_mib
 
@@ -50,6 +53,8 @@ RUN_FILE = "run.json"
 CHECKPOINT = "checkpoint.safetensors"
 REFIT_CHECKPOINT = "refit.safetensors"
 LOCK = ".lock"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,13 @@ class Run:
         path: Its folder.
         config: What was asked for.
         record: All of run.json.
+        trained: Whether this call has trained it; False where it was read, or was finished already.
     """
 
     path: Path
     config: RunConfig
     record: Mapping[str, Any]
+    trained: bool = False
 
     @classmethod
     def load(cls, path: Path | str) -> Run:
@@ -100,8 +107,11 @@ class Run:
             for key in ("state", "fingerprint", "data", "split"):
                 record[key]
             return cls(path, from_mapping(record["config"], from_file=True), record)
-        except (DataError, ConfigError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path / RUN_FILE}: damaged ({error})") from error
+        except (DataError, ConfigError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(
+                f"{path / RUN_FILE}: damaged ({error}); the command that trained it, with --resume, mends it where there is a"
+                " checkpoint; otherwise train into a new folder"
+            ) from error
 
     @property
     def finished(self) -> bool:
@@ -162,22 +172,24 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
     split = config.split.apply(dataset)
     record = _record(merged, dataset, split, options.precision)
     existing = _existing(out, record, options.resume)
-    if existing is not None and existing.finished:
+    if existing is not None and _whole(existing):
         return existing
     development = _with_placebo(split.development, config)
     made = not out.exists()
     with _locked(out):
         # Looked at again: until the lock was ours, another process may have trained it.
         existing = _existing(out, record, options.resume)
-        if existing is not None and existing.finished:
+        if existing is not None and _whole(existing):
             return existing
-        if existing is None:
-            write_json(out / RUN_FILE, record)
-        else:
+        remove_leftovers(out)
+        if existing is not None:
             record["started"] = existing.record.get("started", record["started"])
-        write_json(out / "environment.json", environment(device, options.precision))
         try:
+            write_json(out / RUN_FILE, record)
+            write_json(out / "environment.json", environment(device, options.precision))
             return _train(Run(out, config, record), development, options, device)
+        except WriteError as error:
+            raise RunError(f"{error}; make room there, then the same command with --resume goes on") from error
         except (ConfigError, DataError, MissingExtraError, TrainingError):  # nothing to go on from
             if existing is None and not (out / CHECKPOINT).exists():
                 _withdraw(out, made)
@@ -222,9 +234,16 @@ def _existing(out: Path, record: Mapping[str, Any], resume: bool) -> Run | None:
         return None
     if not out.is_dir() or not (out / RUN_FILE).is_file():
         raise RunError(f"{out} exists and is not a run: name another folder")
-    run = Run.load(out)
     if not resume:
         raise RunError(f"{out} holds a run already: go on with --resume, or name another folder")
+    try:
+        run = Run.load(out)
+    except RunError as error:
+        if not has_checkpoint(out / CHECKPOINT, record["fingerprint"]):
+            raise
+        # The checkpoint tells that it is the same run, and all else that the file said is known.
+        log.warning("%s: written anew, since the checkpoint is of this run", error)
+        return Run(out, from_mapping(record["config"]), record)
     if run.record["fingerprint"] != record["fingerprint"]:
         raise RunError(f"{out} holds a run of other settings or other data: {_difference(run.record, record)}")
     return run
@@ -232,7 +251,19 @@ def _existing(out: Path, record: Mapping[str, Any], resume: bool) -> Run | None:
 
 def _of_a_start(name: str) -> bool:
     """Whether a file may be left of a run that was killed before it had written anything."""
-    return name == LOCK or (name.startswith(".") and name.endswith(".part"))
+    return name == LOCK or is_leftover(name)
+
+
+def _whole(run: Run) -> bool:
+    """Whether a run is finished and its recommender undamaged; a damaged one is made again from the checkpoint."""
+    if not run.finished:
+        return False
+    try:
+        check_files(run.path / FOLDER)
+    except RunError as error:
+        log.warning("%s: it is made again from the checkpoint", error)
+        return False
+    return True
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -263,7 +294,7 @@ def _locked(out: Path) -> Iterator[None]:
         with FileLock(out / LOCK, timeout=0):
             yield
     except Timeout as error:
-        raise RunError(f"{out} is in use by another process") from error
+        raise RunError(f"{out} is in use by another process: wait until that ends, or name another folder") from error
 
 
 def _with_placebo(development: Development, config: RunConfig) -> Development:
@@ -306,7 +337,9 @@ def _train(run: Run, development: Development, options: RunOptions, device: str)
         "epochs": chosen.epoch if chosen else None,
     }
     write_json(run.path / RUN_FILE, record)
-    return Run(run.path, config, record)
+    for name in (CHECKPOINT, REFIT_CHECKPOINT):
+        remove_previous(run.path / name)
+    return Run(run.path, config, record, trained=True)
 
 
 def _seconds(recommender: Recommender) -> float:

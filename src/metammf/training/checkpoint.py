@@ -1,5 +1,9 @@
 """Checkpoints: one safetensors file, written atomically, with all that is needed to go on as if nothing had happened.
 
+The checkpoint before stays beside it as ``NAME.previous.safetensors``. A checksum over header and tensors finds a damaged
+one, and training goes on from the one before then. On the disk that takes three checkpoints while the newest is
+written, two between. In memory it takes nothing for tensors of the processor, and a copy of the state for those of a GPU.
+
 Everything that is drawn at random in an epoch comes from a generator seeded by (seed, epoch), so that the end of an epoch
 needs no generator state to be kept.
 """
@@ -7,6 +11,8 @@ needs no generator state to be kept.
 from __future__ import annotations
 
 import json
+import logging
+import zlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from metammf.errors import RunError
+from metammf.errors import RunError, WriteError
 from metammf.files import atomic_path
 
 if TYPE_CHECKING:
@@ -23,7 +29,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FORMAT = "metammf-checkpoint-1"
+FORMAT = "metammf-checkpoint-2"
+
+log = logging.getLogger(__name__)
+
+
+def previous_path(path: Path) -> Path:
+    """Return where the checkpoint before that at `path` is kept."""
+    return path.with_suffix(f".previous{path.suffix}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ def save_checkpoint(
     best: Mapping[str, Tensor],
     optimizer: Mapping[str, Any],
 ) -> None:
-    """Write all of it to `path`, atomically.
+    """Write all of it to `path`, atomically; what was there goes to `previous_path`.
 
     Args:
         path: The file.
@@ -102,7 +115,7 @@ def save_checkpoint(
         optimizer: The optimizer's state dict.
 
     Raises:
-        RunError: the file cannot be written.
+        WriteError: the file cannot be written; the old one stays.
     """
     tensors = {f"model/{name}": value for name, value in model.items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
@@ -114,13 +127,26 @@ def save_checkpoint(
         "progress": json.dumps(asdict(progress)),
         "param_groups": json.dumps(optimizer["param_groups"]),
     }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header["crc32"] = _checksum(header, tensors)
     try:
-        with atomic_path(path) as part:
-            save_file(
-                {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, metadata=header
-            )
+        with atomic_path(path, previous=previous_path(path)) as part:
+            save_file(tensors, part, metadata=header)
     except SafetensorError as error:  # a full disk, for one
-        raise RunError(f"{path}: cannot be written ({error})") from error
+        raise WriteError(path, error) from error
+
+
+def _checksum(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Return the CRC-32 of all that a checkpoint says, as eight hexadecimal digits: about a second for 1.5 GB."""
+    found = 0
+    for key, text in sorted(header.items()):
+        if key != "crc32":
+            found = zlib.crc32(f"{key}={text};".encode(), found)
+    for name, value in sorted(tensors.items()):
+        found = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)};".encode(), found)
+        if value.numel():
+            found = zlib.crc32(memoryview(value.reshape(-1).view(torch.uint8).numpy()), found)
+    return f"{found:08x}"
 
 
 @dataclass(frozen=True)
@@ -133,30 +159,83 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
 
 
-def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
-    """Read a checkpoint back.
+class _DamagedError(Exception):
+    """The file is no whole checkpoint."""
+
+
+def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
+    """Read the last good checkpoint: that at `path`, or the one before where that is damaged or missing.
+
+    A damaged one is removed once the one before has been read, so that it can never take that one's place.
+
+    Returns:
+        The checkpoint; None where there is none at all.
 
     Raises:
-        RunError: the file is damaged, or was written under another config, seed or data.
+        RunError: there is no good one, or it was written under another config, seed or data.
     """
+    before = previous_path(path)
+    problem = "the checkpoint is missing"
+    if path.exists():
+        try:
+            return _of_this_run(_read(path), path, fingerprint)
+        except _DamagedError as error:
+            problem = f"the checkpoint is damaged ({error})"
+    elif not before.exists():
+        return None
     try:
-        with safe_open(path, framework="pt") as stream:
-            header = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path}: the checkpoint is damaged ({error}); train into a new folder") from error
-    if header.get("format") != FORMAT:
-        raise RunError(f"{path}: expected a checkpoint of the form {FORMAT}, got {header.get('format')!r}")
-    try:
-        written, saved = header["fingerprint"], _parsed(header, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{path}: the checkpoint is damaged ({error!r}); train into a new folder") from error
+        saved = _of_this_run(_read(before), before, fingerprint)
+    except _DamagedError as error:
+        raise RunError(
+            f"{path}: no good checkpoint is left to go on from: {problem}; the one before: {error}; train into a new folder"
+        ) from error
+    if path.is_file():
+        path.unlink()
+    log.warning("%s: %s; going on from the one before, the end of epoch %d", path, problem, saved.progress.epoch)
+    return saved
+
+
+def has_checkpoint(path: Path, fingerprint: str) -> bool:
+    """Whether there is a good checkpoint of this run at `path`, or before it."""
+    for file in (path, previous_path(path)):
+        try:
+            if _read(file)[0] == fingerprint:
+                return True
+        except _DamagedError:
+            continue
+    return False
+
+
+def remove_previous(path: Path) -> None:
+    """Remove the checkpoint before: training is over, and nothing will go wrong with the last."""
+    previous_path(path).unlink(missing_ok=True)
+
+
+def _of_this_run(read: tuple[str, Checkpoint], path: Path, fingerprint: str) -> Checkpoint:
+    written, saved = read
     if written != fingerprint:
         raise RunError(
             f"{path}: the checkpoint was written under another config, seed or data set; resume with the same, or train"
             " into a new folder"
         )
     return saved
+
+
+def _read(path: Path) -> tuple[str, Checkpoint]:
+    """Return the fingerprint of a checkpoint, and what it holds, in memory of its own."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            header = stream.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise _DamagedError(f"expected a checkpoint of the form {FORMAT}, got {header.get('format')!r}")
+            tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 - not a mapping
+        if header.get("crc32") != _checksum(header, tensors):
+            raise _DamagedError("its checksum does not fit its content")
+        return header["fingerprint"], _parsed(header, tensors)
+    except (SafetensorError, OSError) as error:
+        raise _DamagedError(str(error)) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
+        raise _DamagedError(repr(error)) from error
 
 
 def _parsed(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:

@@ -253,9 +253,11 @@ class Trainer:
         return looks >= self.config.patience
 
     def _resume(self) -> None:
-        if self.checkpoint is None or not self.checkpoint.path.exists():
+        if self.checkpoint is None:
             return
         saved = load_checkpoint(self.checkpoint.path, self.checkpoint.fingerprint)
+        if saved is None:
+            return
         try:
             self.model.load_state_dict(saved.model)
             self.optimizer.load_state_dict(dict(saved.optimizer))
