@@ -3,6 +3,8 @@
 #   make demo       train and compare models on the embedded world: demo/report.html
 #   make test       run the tests
 #   make check      all checks of a change: format, lint, types, layers, tests
+#   make faults     kill, cut and starve training at 30 random moments and more, and resume it
+#   make fuzz       give damaged and hostile files to every reader
 #   make results    measure what the README reports (needs the real data sets: METAMMF_DATA)
 #   make bench      run all benchmarks, and write benchmarks/results and the tables of benchmarks/README.md
 #   make clean      remove what these made: .venv, demo, caches, builds
@@ -10,6 +12,8 @@
 # PYTHON       the interpreter that .venv is made with (python3)
 # PIP_ARGS     options of the installation of torch, such as one that names a wheel index of yours
 # PYTEST_ARGS  options of pytest
+# FAULTS_ARGS  options of scripts/faults.py, such as --kills 5
+# FUZZ_ARGS    options of scripts/fuzz.py, such as --seconds 10
 # QUICK=1      make bench at small sizes, some minutes, to see that all works
 # ONLY         make bench of those alone whose name begins so
 # ENVS         make bench: folder of the environments of the peers (benchmarks/peers/.env), see benchmarks/README.md
@@ -17,6 +21,8 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+FAULTS_ARGS ?=
+FUZZ_ARGS ?=
 QUICK ?=
 ONLY ?=
 export ENVS ?=
@@ -28,7 +34,7 @@ ifeq ($(METAMMF_DATA),)
 unexport METAMMF_DATA
 endif
 
-.PHONY: help demo test lint check results bench dev clean
+.PHONY: help demo test lint check faults fuzz results bench dev clean
 .DELETE_ON_ERROR:
 
 help:
@@ -48,6 +54,12 @@ lint: .venv/.dev
 
 check: lint
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+faults: .venv/.test
+	$(BIN)/python scripts/faults.py $(FAULTS_ARGS)
+
+fuzz: .venv/.test
+	$(BIN)/python scripts/fuzz.py $(FUZZ_ARGS)
 
 results: .venv/.report
 	$(BIN)/python scripts/measure.py

@@ -145,7 +145,7 @@ def _checksum(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     for name, value in sorted(tensors.items()):
         found = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)};".encode(), found)
         if value.numel():
-            found = zlib.crc32(memoryview(value.reshape(-1).view(torch.uint8).numpy()), found)
+            found = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"
 
 
