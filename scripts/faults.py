@@ -170,6 +170,13 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+def finished(run: Path) -> bool:
+    """Whether training had come to its end, whatever became of the process then."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((run / "run.json").read_text())["state"] == "finished"
+    return False
+
+
 def logged(run: Path) -> int:
     """Return how many epochs the log tells of."""
     log = run / "log.jsonl"
@@ -210,7 +217,7 @@ def _hit(bench: Bench, run: str, number: int, wait: Callable[[subprocess.Popen[s
         ended = end(process)
     finally:
         process.kill()
-    if ended.status == 0:
+    if ended.status == 0 or finished(bench.folder / run):
         raise MissedError
     bench.notes["left a part file behind"] += any((bench.folder / run).glob(".*.part"))
     return ended

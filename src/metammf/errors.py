@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_LONGEST = 1000
+
+
 class MetaMMFError(Exception):
     """The root: catch it to catch everything that metammf raises on purpose."""
 
@@ -45,6 +48,8 @@ class FileFormatError(DataError):
 
     def __init__(self, path: Path | str, found: str, expected: str | None = None) -> None:
         self.path = path
+        if len(found) > _LONGEST:  # it may quote the file
+            found = f"{found[:_LONGEST]}..."
         super().__init__(f"{path}: {found}" + (f"; expected {expected}" if expected else ""))
 
 

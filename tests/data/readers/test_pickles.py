@@ -21,9 +21,14 @@ PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 fuzz = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5), st.binary(max_size=5)
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False),
+    st.text(max_size=5),
+    st.binary(max_size=5),
 )
-keys = st.one_of(st.integers(), st.text(max_size=5))
+keys = st.one_of(st.integers(-(2**63), 2**64 - 1), st.text(max_size=5))
 plain = st.recursive(
     scalars,
     lambda inner: st.one_of(
@@ -282,14 +287,48 @@ def test_nesting_and_sharing_stay_bounded():
     cycle.append(cycle)
     with pytest.raises(FileFormatError, match="nested deeper"):
         loads(pickle.dumps(cycle), "x")
+    shared = ["ha"] * 3
+    assert loads(pickle.dumps([shared, shared]), "x") == [shared, shared]
     laughs = ["ha"]
     for _ in range(10):
         laughs = [laughs] * 10  # 10^10 leaves, eleven lists
-    assert loads(pickle.dumps(laughs), "x")[0][9][9] is not None
+    array = np.empty(2, dtype=object)
+    array[0] = laughs
+    for value in (laughs, {1: laughs}, array):
+        with pytest.raises(FileFormatError, match="more values than it has bytes"):
+            loads(pickle.dumps(value), "x")
+    wide = list(range(1000))
+    with pytest.raises(FileFormatError, match="more values than it has bytes"):
+        loads(pickle.dumps(dict.fromkeys(range(1000), wide)), "x")
     # A key of tuples deep enough would exhaust the stack of the hash.
     deep = b"\x80\x02}N" + b"\x85" * 100_000 + b"K\x01s."
     with pytest.raises(FileFormatError, match="a key of type tuple"):
         loads(deep, "x")
+
+
+@pytest.mark.parametrize(
+    "number", [2**64, -(2**70), 1 << 40_000], ids=["65 bits", "negative", "more digits than Python prints"]
+)
+def test_numbers_that_no_array_holds_are_refused(number):
+    for value in (number, {number: 1}, [number], np.array([number], dtype=object)):
+        with pytest.raises(FileFormatError, match="a number of more than 64 bits"):
+            loads(pickle.dumps(value), "x")
+    assert loads(pickle.dumps([2**64 - 1, -(2**63)]), "x") == [2**64 - 1, -(2**63)]
+
+
+def test_a_message_does_not_unfold_what_it_shows():
+    laughs = b"N"  # 10^30 leaves
+    for level in range(30):
+        laughs = b"(" + laughs + b"q%c" % level + b"h%c" % level * 9 + b"l"
+    states = [
+        b"cnumpy\ndtype\n(" + laughs + b"I0\nI1\ntR.",
+        b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\n" + laughs + b"NNNtb.",
+        b"cscipy.sparse\ncoo_matrix\n)\x81}S'_shape'\n" + laughs + b"sb.",
+    ]
+    for data in states:
+        with pytest.raises(FileFormatError, match="the pickle asks for") as caught:
+            loads(data, "x")
+        assert len(str(caught.value)) < 300
 
 
 @fuzz

@@ -10,6 +10,7 @@ import ast
 import io
 import math
 import re
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|\?|U\d{1,6}|S\d{1,6})")
 # Features compress two- to fivefold; deflate itself ends at 1032:1. What claims more than this is a bomb, not data.
 _MAX_RATIO = 100
 _FREE_BYTES = 64 << 20
+_MAX_AXES = 32
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,23 @@ def read_header(stream: IO[bytes], path: Path | str) -> NpyHeader:
     if start[6] not in (1, 2, 3) or length > _MAX_HEADER or len(text) < length:
         raise FileFormatError(path, f"header of .npy version {start[6]} with {length} bytes is cut short or damaged")
     try:
-        header = ast.literal_eval(text[:length].decode("utf-8" if start[6] == 3 else "latin-1").strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of spellings that no header has
+            header = ast.literal_eval(text[:length].decode("utf-8" if start[6] == 3 else "latin-1").strip())
         descr, fortran_order, shape = header["descr"], header["fortran_order"], header["shape"]
         # literal_eval takes expressions of any depth: RecursionError and MemoryError are its way to say no.
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise FileFormatError(path, "the .npy header is damaged") from error
     lengths_fit = isinstance(shape, tuple) and all(type(axis) is int and 0 <= axis < 2**62 for axis in shape)
-    if not lengths_fit or type(fortran_order) is not bool:
-        raise FileFormatError(path, f"the .npy header declares shape {shape!r}", "a tuple of whole numbers")
+    # The product over axes that are not empty: NumPy refuses even an array of nothing where that is too large.
+    if not lengths_fit or len(shape) > _MAX_AXES or math.prod(filter(None, shape)) >= 2**56:
+        raise FileFormatError(path, f"the .npy header declares shape {str(shape)[:200]}", "a tuple of whole numbers")
+    if type(fortran_order) is not bool:
+        raise FileFormatError(path, "the .npy header declares an order that is none", "fortran_order: True or False")
     if descr in ("|O", "O"):
         return NpyHeader(None, fortran_order, shape, offset)
     if not isinstance(descr, str) or not _PLAIN_DTYPE.fullmatch(descr):
-        raise FileFormatError(path, f"the .npy header declares dtype {descr!r}", "plain numbers")
+        raise FileFormatError(path, f"the .npy header declares dtype {str(descr)[:200]}", "plain numbers")
     return NpyHeader(np.dtype(descr), fortran_order, shape, offset)
 
 
@@ -131,6 +138,9 @@ def read_npz(path: Path | str) -> dict[str, NDArray[Any]]:
             total, allowed = sum(member.file_size for member in members), path.stat().st_size * _MAX_RATIO + _FREE_BYTES
             if total > allowed:
                 raise FileFormatError(path, f"claims to unpack to {total} bytes", f"at most {allowed}")
+            # NumPy writes these two; unpacking the others may take more memory than what comes out of it.
+            if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+                raise FileFormatError(path, "is packed in another way than NumPy does", "stored or deflated arrays")
             arrays = {member.filename.removesuffix(".npy"): _read_member(archive, member, path) for member in members}
             if len(arrays) < len(members):
                 raise FileFormatError(path, "holds two arrays of one name")

@@ -23,6 +23,20 @@ _FORMS = ("coo", "csr", "csc")
 _MAX_AXES = 32
 
 
+_SHOWN = 60
+
+
+def shown(value: Any) -> str:
+    """Return what a message shows of a value: of a container its type alone, which may unfold to far more than the file."""
+    if isinstance(value, tuple) and len(value) <= _MAX_AXES and all(type(part) is int for part in value):
+        text = repr(value)
+    elif isinstance(value, int | float | str | bytes | None):
+        text = repr(value[:_SHOWN]) if isinstance(value, str | bytes) else repr(value)
+    else:
+        text = type(value).__name__
+    return text[:_SHOWN]
+
+
 class RefusedError(Exception):
     """The pickle asks for something that is not data, or its parts do not fit together."""
 
@@ -62,8 +76,8 @@ class DTypeParts:
         """Take (version, byte order, subdtype, names, fields, ...); only plain dtypes are known here."""
         if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
             raise RefusedError("a structured dtype")
-        if state[1] not in ("<", ">", "|", "="):
-            raise RefusedError(f"byte order {state[1]!r}")
+        if not isinstance(state[1], str) or state[1] not in ("<", ">", "|", "="):
+            raise RefusedError(f"byte order {shown(state[1])}")
         self.byteorder = state[1]
 
     @property
@@ -156,7 +170,7 @@ def new_sparse(cls: Any, base: Any = Token("object"), state: Any = None) -> Spar
 def _dtype(code: Any, _align: Any = False, _copy: Any = True) -> DTypeParts:
     found = _CODE.fullmatch(code) if isinstance(code, str) else None
     if found is None:
-        raise RefusedError(f"dtype {code!r}")
+        raise RefusedError(f"dtype {shown(code)}")
     return DTypeParts(found[2], found[1] or "=")
 
 
@@ -175,12 +189,14 @@ def _array(data: Any, parts: Any, shape: Any, order: Any) -> NDArray[Any]:
         raise RefusedError("an array without a dtype")
     lengths_fit = isinstance(shape, tuple) and all(type(axis) is int and 0 <= axis < 2**62 for axis in shape)
     if not lengths_fit or len(shape) > _MAX_AXES:
-        raise RefusedError(f"an array of shape {shape!r}")
+        raise RefusedError(f"an array of shape {shown(shape)}")
     dtype, count = parts.dtype, math.prod(shape)
     if dtype.kind == "O":
         if not isinstance(data, list) or len(data) != count:
             raise RefusedError("an array of objects that are not there")
         return objects(data, shape, order)
+    if isinstance(data, str) and len(data) != count * dtype.itemsize:
+        raise RefusedError(f"an array of shape {shown(shape)} and dtype {dtype} from {len(data)} bytes")
     raw = data.encode("latin-1") if isinstance(data, str) else data
     if not isinstance(raw, bytes | bytearray) or len(raw) != count * dtype.itemsize:
         size = len(raw) if isinstance(raw, bytes | bytearray) else 0
@@ -214,10 +230,13 @@ def coordinates(form: str, state: dict[str, Any]) -> SparseMatrix:
     """
     shape = state.get("_shape", state.get("shape"))
     if not isinstance(shape, tuple) or len(shape) != 2 or not all(type(axis) is int and axis >= 0 for axis in shape):
-        raise RefusedError(f"a sparse matrix of shape {shape!r}")
+        raise RefusedError(f"a sparse matrix of shape {shown(shape)}")
     values = _axis(state.get("data"), "data")
     if form == "coo":
-        rows, columns = state["coords"] if "coords" in state else (state.get("row"), state.get("col"))
+        pair = state.get("coords", (state.get("row"), state.get("col")))
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise RefusedError("a sparse matrix whose 'coords' are not two arrays")
+        rows, columns = pair
         axes = [_whole(rows, "row"), _whole(columns, "col")]
     else:
         axes = _uncompressed(form, shape, state)

@@ -2,7 +2,8 @@
 
 A pickle is a program for a small stack machine. The machine here knows the instructions that build data and no other:
 none that imports, calls, or changes an object of the file's choosing. The standard library's reader, restricted by its
-``find_class``, would still size its memo by a number in the file, so that a few bytes could claim all memory.
+``find_class``, would still size its memo by a number in the file, so that a few bytes could claim all memory. Containers
+that a pickle refers to again and again unfold to no more values than it has bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from metammf.data.readers.pickled_arrays import ArrayParts, DTypeParts, RefusedE
 from metammf.errors import FileFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["SparseMatrix", "load_object_npy", "load_pickle", "loads"]
 
@@ -66,10 +67,8 @@ def loads(data: bytes, path: Path | str) -> Any:
         raise FileFormatError(path, "is empty", "a pickle")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # of escapes that no pickle that was written so would have
-            return _finish(_Machine().run(data), {}, 0)
+            warnings.simplefilter("ignore")  # of escapes that no pickle that was written so would have
+            return _Finisher(len(data)).finish(_Machine().run(data), 0)[0]
     except RefusedError as error:
         raise FileFormatError(path, f"the pickle asks for {error}: refused", _ADMITTED) from error
     except (
@@ -98,6 +97,8 @@ class _Machine:
         for instruction, argument, _ in pickletools.genops(data):
             name = instruction.name
             if name in _PUSHES:
+                if type(argument) is int and not -(2**63) <= argument < 2**64:
+                    raise RefusedError("a number of more than 64 bits")
                 self.stack.append(argument)
             elif name == "STOP":
                 return self.stack.pop()
@@ -240,28 +241,55 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
 }
 
 
-def _finish(value: Any, done: dict[int, Any], depth: int) -> Any:
-    """Turn parts into arrays, containers through and through; `done` keeps shared values shared."""
-    if isinstance(value, Token | DTypeParts):
-        raise RefusedError("a bare class")
-    if isinstance(value, int | str | float | bytes | bytearray | set | None):
-        return value
-    if depth > _MAX_DEPTH:
-        raise RefusedError(f"containers nested deeper than {_MAX_DEPTH}")
-    if id(value) not in done:
-        done[id(value)] = _finish_container(value, done, depth + 1)
-    return done[id(value)]
+class _Finisher:
+    """Turns parts into arrays, containers through and through; what is shared stays shared.
 
+    Args:
+        limit: How many values the whole may unfold to, each container counted as often as it is referred to. Without
+            shared containers no pickle reaches the number of its bytes.
+    """
 
-def _finish_container(value: Any, done: dict[int, Any], depth: int) -> Any:
-    if isinstance(value, list | tuple):
-        return type(value)(_finish(part, done, depth) for part in value)
-    if isinstance(value, dict):
-        return {key: _finish(part, done, depth) for key, part in value.items()}
-    if isinstance(value, SparseParts):
-        return build.coordinates(value.form, _finish(value.state, done, depth))
-    if value.value is None:
-        raise RefusedError("an array without its bytes")
-    if value.value.dtype.kind == "O":
-        return build.objects([_finish(part, done, depth) for part in value.value.flat], value.value.shape)
-    return value.value
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.done: dict[int, tuple[Any, int]] = {}
+
+    def finish(self, value: Any, depth: int) -> tuple[Any, int]:
+        """Return the finished value, and how many values it unfolds to."""
+        if isinstance(value, Token | DTypeParts):
+            raise RefusedError("a bare class")
+        if isinstance(value, int | str | float | bytes | bytearray | None):
+            return value, 1
+        if isinstance(value, set):
+            return value, 1 + len(value)
+        if depth > _MAX_DEPTH:
+            raise RefusedError(f"containers nested deeper than {_MAX_DEPTH}")
+        if id(value) not in self.done:
+            self.done[id(value)] = self._container(value, depth + 1)
+        return self.done[id(value)]
+
+    def _container(self, value: Any, depth: int) -> tuple[Any, int]:
+        if isinstance(value, list | tuple):
+            parts, count = self._all(value, depth)
+            return type(value)(parts), count
+        if isinstance(value, dict):
+            parts, count = self._all(value.values(), depth)
+            return dict(zip(value, parts, strict=True)), count
+        if isinstance(value, SparseParts):
+            state, count = self.finish(value.state, depth)
+            return build.coordinates(value.form, state), count
+        if value.value is None:
+            raise RefusedError("an array without its bytes")
+        if value.value.dtype.kind == "O":
+            parts, count = self._all(value.value.flat, depth)
+            return build.objects(parts, value.value.shape), count
+        return value.value, 1 + value.value.size
+
+    def _all(self, values: Iterable[Any], depth: int) -> tuple[list[Any], int]:
+        parts, total = [], 1
+        for value in values:
+            part, count = self.finish(value, depth)
+            parts.append(part)
+            total += count
+            if total > self.limit:
+                raise RefusedError("more values than it has bytes, by referring to the same ones again and again")
+        return parts, total

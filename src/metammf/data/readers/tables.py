@@ -3,6 +3,9 @@
 Text is read as text and turned into numbers here, so that no value is guessed, dropped or rounded on the way: ids are
 whole numbers where all of them are written as whole numbers are ("7", not "007"), and strings otherwise. Parquet columns keep
 the type that they have.
+
+What a file claims is held against its size before the table library reads it: see `metammf.data.readers.parquet`; a text
+that is packed, or whose header has thousands of columns, is refused.
 """
 
 from __future__ import annotations
@@ -13,12 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from metammf.data.readers.parquet import check_parquet
 from metammf.errors import FileFormatError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+_MAX_HEADER = 1 << 20
+_MAX_COLUMNS = 4096
+# The table library would unpack these by itself, however much comes out: gzip, Zstandard, zlib at its three strengths.
+_PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x78\x01", b"\x78\x9c", b"\x78\xda")
 
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 
@@ -43,10 +52,12 @@ def scan_table(path: Path | str, *, separator: str | None = None, quote: str | N
     except OSError as error:
         raise FileFormatError(path, f"cannot be read ({error.strerror or error})") from error
     if path.suffix == ".parquet":
+        _guard(path, lambda: check_parquet(path))
         frame = _guard(path, lambda: pl.scan_parquet(path, glob=False))
         _guard(path, frame.collect_schema)
         return frame
     comma = separator or ("," if path.suffix in (".csv", ".txt") else "\t")
+    _check_header(path, comma.encode(), quote.encode() if quote else None)
     frame = _guard(path, lambda: pl.scan_csv(path, separator=comma, quote_char=quote, infer_schema=False, glob=False))
     names = _guard(path, frame.collect_schema).names()
     for name in names:
@@ -54,6 +65,29 @@ def scan_table(path: Path | str, *, separator: str | None = None, quote: str | N
             raise FileFormatError(path, f"has two columns {name!r}", "each column once")
     # A blank line is no row. That every column is looked at also finds lines with more fields than the header has.
     return frame.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def _check_header(path: Path, separator: bytes, quote: bytes | None) -> None:
+    """Refuse a text that is packed, or whose first row is no header: the table library takes some KiB for every column.
+
+    Raises:
+        FileFormatError: says which.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(_MAX_HEADER)
+    if start.startswith(_PACKED):
+        raise FileFormatError(path, "is compressed", "plain text: unpack it first")
+    columns = 1
+    for outside in start.split(quote)[::2] if quote else [start]:  # what is quoted may hold line ends
+        row, ends, _ = outside.partition(b"\n")
+        columns += row.count(separator)
+        if ends:
+            break
+    else:
+        if len(start) == _MAX_HEADER:
+            raise FileFormatError(path, f"its first row is longer than {_MAX_HEADER} bytes", "a header")
+    if columns > _MAX_COLUMNS:
+        raise FileFormatError(path, f"its header has {columns} columns", f"at most {_MAX_COLUMNS}")
 
 
 def columns_of(frame: pl.LazyFrame) -> list[str]:
@@ -128,8 +162,8 @@ def _guard(path: Path, read: Any) -> Any:
         line = _line_not_utf8(path)
         if line:
             raise FileFormatError(path, f"line {line} is not UTF-8 text") from error
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        raise FileFormatError(path, f"cannot be read as a table: {text[0]}") from error
+        text = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise FileFormatError(path, f"cannot be read as a table: {text}") from error
 
 
 def _line_not_utf8(path: Path) -> int:
