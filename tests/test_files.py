@@ -74,7 +74,7 @@ def test_file_and_name_are_on_the_disk_before_it_returns(tmp_path, monkeypatch):
     done.clear()
     with atomic_folder(tmp_path / "out", marker="mark") as part:
         (part / "mark").write_text("x")
-    assert done == [True, False, "moved", True]
+    assert done == [True, False, "moved", True]  # the folder, the file in it, and the folder's name
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EROFS])

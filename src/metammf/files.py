@@ -138,7 +138,8 @@ def atomic_folder(path: Path | str, *, marker: str) -> Iterator[Path]:
         raise WriteError(path, error.strerror or error) from error
     try:
         yield part
-        for file in [part, *part.rglob("*")]:
+        # The marker last: it may tell of the others, and is to be the younger then.
+        for file in sorted([part, *part.rglob("*")], key=lambda file: file == part / marker):
             _settle(file)
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_OLD, dir=path.parent))
