@@ -252,6 +252,8 @@ def _read_about(path: Path) -> dict[str, Any]:
         not isinstance(about[key], kind) for key, kind in kinds.items() if about.get(key) is not None
     ):
         raise FileFormatError(path / MARKER, "is not a description of a data set")
+    if not all(isinstance(name, str) for name in about.get("modalities") or []):
+        raise FileFormatError(path / MARKER, "names a modality that is no text")
     if about.get("version", _VERSION) != _VERSION:
         raise FileFormatError(path / MARKER, f"is of version {about['version']!r}", f"version {_VERSION}")
     return about

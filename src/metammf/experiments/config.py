@@ -109,7 +109,7 @@ def load_recipe(name: str) -> dict[str, Any]:
         raise ConfigError(f"unknown recipe {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
     try:
         recipe = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # tables nested too deeply, numbers with too many digits
         raise ConfigError(f"recipe {name}: not TOML ({error})") from error
     recipe.pop("description", None)
     for section, settings in recipe.items():
@@ -143,7 +143,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
             )
         try:
             found = tomllib.loads(f"value = {text.strip()}")
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             found = {"value": text.strip()}
         if list(found) != ["value"]:
             raise ConfigError(f"setting {key}: expected one value, got {text!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,8 +13,6 @@ from pydantic import ValidationError
 from metammf.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from metammf.models.base import Model, SolvedModel
     from metammf.models.config import Config, ModelConfig
 
@@ -55,7 +54,7 @@ def model_type(name: str, *, from_file: bool = False) -> type[Model] | type[Solv
 
     try:
         kind = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two of names that are none
         raise ConfigError(f"model {name!r} cannot be imported: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, Model | SolvedModel)):
         raise ConfigError(f"{name!r} is no model: expected a subclass of Model or SolvedModel, got {kind!r}")
@@ -84,6 +83,8 @@ def validated(config_type: type[C], settings: Mapping[str, Any], prefix: str = "
     Raises:
         ConfigError: an unknown key, or a value that does not fit.
     """
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"settings {prefix or 'of a run'}: expected names and values, got {type(settings).__name__}")
     try:
         return config_type.model_validate(dict(settings))
     except ValidationError as error:
@@ -95,4 +96,5 @@ def _message(config_type: type[Config], prefix: str, problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = list(config_type.model_fields)
         return f"unknown setting {prefix + key!r}{did_you_mean(key, known)}; there are: {', '.join(sorted(known))}"
-    return f"setting {prefix + key!r}: {problem['msg']}, got {problem['input']!r}"
+    found = repr(problem["input"])
+    return f"setting {prefix + key!r}: {problem['msg']}, got {found if len(found) <= 200 else found[:200] + '...'}"

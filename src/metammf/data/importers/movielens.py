@@ -38,6 +38,7 @@ _LICENCE = (
     "GroupLens terms: research use; no commercial use without permission; redistribution under the same conditions;"
     " cite Harper and Konstan (2015), doi 10.1145/2827872. See README.txt of the data set."
 )
+_MAX_SPREAD = 100  # a matrix of all movies takes at most so many times the memory of what the file holds
 _NO_GENRE = "(no genres listed)"
 
 
@@ -149,6 +150,8 @@ def _read_features(path: Path, item_ids: IdMap) -> tuple[dict[str, NDArray[Any]]
     places = np.searchsorted(item_ids.ids, movies[used])
     has = np.zeros(len(item_ids), dtype=np.bool_)
     has[places] = True
+    if len(movies) * _MAX_SPREAD < len(item_ids):
+        raise FileFormatError(path, f"names {len(movies)} movies", f"a hundredth of {len(item_ids)} at least")
     matrices: dict[str, NDArray[Any]] = {}
     for name, matrix in arrays.items():
         check_features(matrix, f"{path}, array {name!r}", len(movies))
