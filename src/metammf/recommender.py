@@ -5,6 +5,7 @@ Outside ids stop here: what goes in and comes out are the outside world's, what 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from metammf.data.dataset import Catalog
 from metammf.data.features import absent_features
-from metammf.data.folder import load_features
+from metammf.data.folder import id_series, load_features
 from metammf.data.interactions import Interactions
 from metammf.data.splitting import Development
 from metammf.errors import ConfigError, DataError
@@ -22,7 +23,8 @@ from metammf.files import sha256
 from metammf.models.base import ContentModel, Model
 from metammf.models.content_table import content_of
 from metammf.models.scorers import FallbackScorer, VectorScorer
-from metammf.ranking.topk import rank_batches, top_k
+from metammf.ranking.feeds import Feeds, feed_frame
+from metammf.ranking.topk import top_k
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from metammf.data.features import ItemFeatures, Placebo
-    from metammf.data.ids import IdMap
     from metammf.models.base import Scorer
     from metammf.models.config import ModelConfig
 
@@ -87,7 +88,7 @@ class Recommender:
         self.feature_hashes = dict(feature_hashes or {})
         self.placebo = placebo
         self._known_features = known_features
-        self._final = FallbackScorer(scorer, self.train)
+        self.final_scorer = FallbackScorer(scorer, self.train)
         self._model, self._build = model, build
 
     def __repr__(self) -> str:
@@ -105,7 +106,7 @@ class Recommender:
 
         -inf marks an item that cannot be recommended. A user without a train interaction is scored by popularity.
         """
-        return self._final.scores(users)
+        return self.final_scorer.scores(users)
 
     def has_history(self, user_id: Any) -> bool:
         """Whether a user has a train interaction; one without gets popularity.
@@ -147,16 +148,16 @@ class Recommender:
     ) -> Iterator[pl.DataFrame]:
         """Yield the recommendations of many users (None: of all), batch by batch, as `recommend` gives them."""
         users = np.arange(self.catalog.num_users) if user_ids is None else self.catalog.user_ids.indices(user_ids)
-        hidden, barred = self._seen(seen), self.catalog.item_ids.indices(exclude)
-        batches = rank_batches(
-            self, users, min(k, max(1, self.num_items)), seen=hidden, exclude=barred if len(barred) else None
-        )
-        done = 0
-        for batch, items, scores in batches:
-            yield self._frame("user_id", self.catalog.user_ids, batch, items, scores)
-            done += len(batch)
+        feeds = self.feeds(k, seen=seen, exclude=exclude)
+        for done, frame in enumerate(feeds.frames(users), start=1):
+            yield frame
             if progress is not None:
-                progress(done, len(users))
+                progress(min(done * feeds.users_at_once, len(users)), len(users))
+
+    def feeds(self, k: int = 10, *, seen: Seen = "train+validation", exclude: Sequence[Any] = ()) -> Feeds:
+        """Return what makes `recommend_many`'s frames, by user index: all that another process needs to make them too."""
+        barred = self.catalog.item_ids.indices(exclude)
+        return Feeds(self.final_scorer, id_series(self.catalog.user_ids), self._item_table, k, self._seen(seen), barred)
 
     def similar(self, item_id: Any, k: int = 10) -> pl.DataFrame:
         """Return the k items whose vectors are nearest to an item's by cosine, itself left out.
@@ -179,7 +180,7 @@ class Recommender:
             cosines.masked_fill_(~known.rankable, -torch.inf)
         itself = (torch.tensor([0]), torch.tensor([item]))
         items, scores = top_k(cosines, min(k, max(1, self.num_items)), seen=itself)
-        return self._frame(None, self.catalog.item_ids, np.array([item]), items.numpy(), scores.numpy())
+        return feed_frame(self._item_table, items.numpy(), scores.numpy())
 
     def vectors(self) -> VectorScorer:
         """Return the vectors of users (U, D) and items (N, D) whose dot products, plus the items' offsets, are the scores.
@@ -196,24 +197,17 @@ class Recommender:
             raise ConfigError(f"seen {seen!r}: expected 'train', 'train+validation' or 'none'")
         if seen == "none":
             return None
-        log = self.train if seen == "train" or not len(self.validation) else self.train.union(self.validation)
-        return log.matrix
+        return self.train.matrix if seen == "train" or not len(self.validation) else self._all_seen.matrix
 
-    def _frame(
-        self, column: str | None, ids: IdMap, rows: NDArray[Any], items: NDArray[Any], scores: NDArray[Any]
-    ) -> pl.DataFrame:
-        found = items >= 0
-        row, place = np.nonzero(found)
-        chosen = items[found]
-        columns: dict[str, Any] = {} if column is None else {column: _series(ids.ids[rows[row]])}
-        columns |= {
-            "item_id": _series(self.catalog.item_ids.ids[chosen]),
-            "rank": pl.Series(place + 1, dtype=pl.Int32),
-            "score": pl.Series(scores[found], dtype=pl.Float32),
-        }
-        if "title" in self.catalog.items.columns:
-            columns["title"] = self.catalog.items["title"].gather(chosen)
-        return pl.DataFrame(columns)
+    @cached_property
+    def _all_seen(self) -> Interactions:
+        return self.train.union(self.validation)
+
+    @cached_property
+    def _item_table(self) -> pl.DataFrame:
+        """Ids and titles of the items."""
+        titles = [self.catalog.items["title"]] if "title" in self.catalog.items.columns else []
+        return pl.DataFrame([id_series(self.catalog.item_ids).alias("item_id"), *titles])
 
     # Content ----------------------------------------------------------------------------------------------------
 
@@ -392,10 +386,6 @@ class Recommender:
         from metammf.recommender_files import read_recommender
 
         return read_recommender(cls, folder)
-
-
-def _series(ids: NDArray[Any]) -> pl.Series:
-    return pl.Series(ids.tolist(), dtype=pl.Int64 if ids.dtype.kind == "i" else pl.String)
 
 
 def _extended(catalog: Catalog, item_ids: Sequence[Any], titles: Sequence[str] | None) -> Catalog:

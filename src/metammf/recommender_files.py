@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
 from metammf.data.readers import tables
 from metammf.data.splitting import Development
-from metammf.errors import MetaMMFError, RunError, WriteError
+from metammf.errors import DataError, MetaMMFError, RunError, WriteError
 from metammf.files import atomic_folder, read_json, sha256, write_json
 from metammf.models.base import Inputs, Model, Scorer
 from metammf.models.registry import model_config, model_type
@@ -103,15 +104,7 @@ def read_recommender(kind: type[Recommender], folder: Path | str) -> Recommender
     Raises:
         RunError: there is nothing of the kind, or it is damaged.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder")
-    if not (folder / MARKER).is_file():
-        folder = folder / FOLDER
-    if not (folder / MARKER).is_file():
-        raise RunError(
-            f"{folder.parent}: holds no finished recommender (no {FOLDER}/{MARKER}); is its training finished?"
-        )
+    folder = _found(folder)
     about = check_files(folder)
     try:
         with safe_open(folder / "tensors.safetensors", framework="pt") as stream:
@@ -157,6 +150,33 @@ def check_files(folder: Path) -> dict[str, Any]:
             raise
         raise RunError(f"{folder}: the recommender is damaged ({error}); {_MEND}") from error
     return about
+
+
+def recommender_hash(folder: Path | str) -> str:
+    """Return one SHA-256 of all that a recommender's lists depend on; `folder` may be the run that holds it.
+
+    Raises:
+        RunError: there is nothing of the kind.
+    """
+    folder = _found(folder)
+    try:
+        files = [sha256(folder / name) for name in (MARKER, "tensors.safetensors", "users.parquet", "items.parquet")]
+    except OSError as error:
+        raise RunError(f"{folder}: the recommender is damaged ({error})") from error
+    return hashlib.sha256("".join(files).encode()).hexdigest()
+
+
+def _found(folder: Path | str) -> Path:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder")
+    if not (folder / MARKER).is_file():
+        folder = folder / FOLDER
+    if not (folder / MARKER).is_file():
+        raise RunError(
+            f"{folder.parent}: holds no finished recommender (no {FOLDER}/{MARKER}); is its training finished?"
+        )
+    return folder
 
 
 def _assemble(

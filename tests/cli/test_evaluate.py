@@ -102,6 +102,7 @@ def test_other_data_is_refused(refused, dynamic, unsplit):
         (("-k", "0"), "each 1 or more"),
         (("--users", "0"), "expected 1 or more"),
         (("--users", "5", "--all-users"), "not all users as well"),
+        (("--workers", "2"), "--engine ray"),
         (("--per-user", "users.txt"), ".parquet or .csv"),
     ],
 )

@@ -25,6 +25,16 @@ def test_columns_ranks_and_order(metammf, dynamic, tmp_path, extension):
     assert not table.select("user_id", "item_id").is_duplicated().any()
 
 
+def test_a_folder_of_parts(metammf, refused, dynamic, popular, tmp_path):
+    outcome = metammf("recommend", dynamic, *ALL, tmp_path / "feeds")
+    assert f"{tmp_path / 'feeds'}: 170 rows" in outcome.err
+    metammf("recommend", dynamic, *ALL, tmp_path / "feeds.parquet")
+    assert pl.read_parquet(tmp_path / "feeds" / "*.parquet").equals(pl.read_parquet(tmp_path / "feeds.parquet"))
+    assert metammf("recommend", dynamic, *ALL, tmp_path / "feeds").err == outcome.err
+    assert "k was 10, is 3" in refused("recommend", dynamic, "-k", 3, *ALL, tmp_path / "feeds")
+    assert "recommender was" in refused("recommend", popular, *ALL, tmp_path / "feeds")
+
+
 @pytest.mark.parametrize("extension", ["csv", "parquet"])
 def test_twice_the_same_bytes(metammf, dynamic, tmp_path, extension):
     one, two = tmp_path / f"one.{extension}", tmp_path / f"two.{extension}"
@@ -86,6 +96,11 @@ def test_a_user_without_history_gets_popularity_and_is_told_so(metammf, dynamic,
         (("--user", "user-1", "-k", "0"), "k"),
         (("--user", "user-1", "--out", "feeds.xlsx"), ".parquet or .csv"),
         (("--user", "user-1", "--out", "."), ".parquet or .csv"),
+        (("--user", "user-1", "--out", "folder"), ".parquet or .csv"),
+        (("--all-users", "--out", "feeds.xlsx"), ".parquet or .csv"),
+        (("--all-users", "--engine", "ray"), "writes a folder"),
+        (("--all-users", "--engine", "ray", "--out", "feeds.csv"), "writes a folder"),
+        (("--all-users", "--workers", "2"), "--engine ray"),
     ],
 )
 def test_what_does_not_fit(refused, dynamic, options, told):

@@ -1,9 +1,15 @@
 """``metammf evaluate``."""
 
+import contextlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from metammf.evaluation.evaluate import Ranker
 
 
 def evaluate(
@@ -18,6 +24,8 @@ def evaluate(
     json: Path | None = None,
     per_user: Path | None = None,
     data: Path | None = None,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
 ) -> None:
     """Rank all items for the users of a part and measure where its interactions come out.
 
@@ -41,6 +49,10 @@ def evaluate(
         Write each user's metrics here, as Parquet or CSV by the extension.
     data
         The data set's folder, where it is no longer where it was trained on.
+    engine
+        ray shares the users among processes (extra: ray).
+    workers
+        Processes of Ray (default: as many as there are cores).
     """
     from metammf.cli.console import bar, out
     from metammf.cli.output import check_extension, check_file, write_table
@@ -51,7 +63,7 @@ def evaluate(
         check_file(json)
     if per_user is not None:
         check_extension(per_user)
-    with bar("ranking users") as progress:
+    with _ranker(engine, workers) as ranker, bar("ranking users") as progress:
         task = progress.add_task("rank", total=None, note="")
         result = evaluate_run(
             Run.load(run),
@@ -62,9 +74,25 @@ def evaluate(
             sample=users,
             data=data,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
+            ranker=ranker,
         )
     if json is not None:
         result.write_json(json)
     if per_user is not None:
         write_table(result.per_user, per_user)
     out.print(str(result))
+
+
+@contextlib.contextmanager
+def _ranker(engine: str, workers: int | None) -> "Iterator[Ranker]":
+    from metammf.cli.output import check_workers
+    from metammf.ranking.topk import rank
+
+    check_workers(engine, workers)
+    if engine == "local":
+        yield rank
+        return
+    from metammf.experiments.ray_engine import RayEngine
+
+    with RayEngine(workers) as pool:
+        yield pool.rank

@@ -35,6 +35,16 @@ def check_file(path: Path) -> None:
         raise ConfigError(f"{path} is a folder: expected a file's name")
 
 
+def check_workers(engine: str, workers: int | None) -> None:
+    """Say before the work is done that one process has no workers.
+
+    Raises:
+        ConfigError: workers of another engine than Ray.
+    """
+    if engine != "ray" and workers is not None:
+        raise ConfigError("--workers is for --engine ray")
+
+
 def write_table(frame: pl.DataFrame, path: Path) -> None:
     """Write a table by its file's extension.
 

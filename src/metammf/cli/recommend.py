@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from metammf.ranking.feeds import Feeds
     from metammf.recommender import Recommender
 
 
@@ -19,6 +22,8 @@ def recommend(
     seen: Literal["train", "train+validation", "none"] = "train+validation",
     exclude: Path | None = None,
     out: Path | None = None,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
 ) -> None:
     """Recommend items to users: ranked, without what they have seen.
 
@@ -37,40 +42,93 @@ def recommend(
     exclude
         A text file of item ids, one a line, that are not to come.
     out
-        Write user_id, item_id, rank, score here, as Parquet or CSV by the extension.
+        Write user_id, item_id, rank, score here: one Parquet or CSV file by the extension; with --all-users and no extension
+        a folder of Parquet files, which the same command goes on with where it was interrupted.
+    engine
+        ray shares the users among processes, into a folder (extra: ray).
+    workers
+        Processes of Ray (default: as many as there are cores).
     """
     import polars as pl
 
     from metammf.cli.console import bar, err
     from metammf.cli.console import table as show
-    from metammf.cli.output import check_extension, write_table
     from metammf.errors import ConfigError
     from metammf.recommender import Recommender
 
     if bool(user) == all_users:
         raise ConfigError("name users with --user ID..., or ask for --all-users")
-    if out is not None:
-        check_extension(out)
+    _check_out(out, engine, workers, all_users=all_users)
     recommender = Recommender.load(run)
     barred = _lines(exclude) if exclude is not None else []
     with bar("users") as progress:
         task = progress.add_task("users", total=None, note="")
-        frames = list(
-            recommender.recommend_many(
-                user if user else None,
-                k,
-                seen=seen,
-                exclude=barred,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
-            )
-        )
-    table = pl.concat(frames)
-    if out is not None:
-        write_table(table.select("user_id", "item_id", "rank", "score"), out)
-        err.print(f"{out}: {table.height} rows")
-    else:
+
+        def note(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        if out is None:
+            table = pl.concat(recommender.recommend_many(user or None, k, seen=seen, exclude=barred, progress=note))
+            rows = table.height
+        else:
+            feeds = recommender.feeds(k, seen=seen, exclude=barred)
+            if out.suffix:
+                rows = _write_file(recommender, feeds, user, out, note)
+            else:
+                asked = {"k": k, "seen": seen, "exclude": sorted(barred)}
+                rows = _write_folder(run, feeds, asked, out, engine, workers, note)
+    if out is None:
         show(table.columns, table.iter_rows())
+    else:
+        err.print(f"{out}: {rows} rows")
     _tell_of_strangers(recommender, user)
+
+
+def _check_out(out: Path | None, engine: str, workers: int | None, *, all_users: bool) -> None:
+    from metammf.cli.output import check_extension, check_workers
+    from metammf.errors import ConfigError
+
+    if engine == "ray" and (out is None or out.suffix):
+        raise ConfigError("--engine ray writes a folder: name one with --out, without an extension")
+    check_workers(engine, workers)
+    if out is not None and (out.suffix or not all_users):
+        check_extension(out)
+
+
+def _write_file(
+    recommender: "Recommender",
+    feeds: "Feeds",
+    named: list[str] | None,
+    out: Path,
+    progress: "Callable[[int, int], None]",
+) -> int:
+    import numpy as np
+
+    from metammf.experiments.feed_files import write_feed_file
+
+    ids = recommender.catalog.user_ids
+    users = ids.indices(named) if named else np.arange(len(ids))
+    return write_feed_file(feeds, users, out, progress=progress)
+
+
+def _write_folder(
+    run: Path,
+    feeds: "Feeds",
+    asked: "Mapping[str, object]",
+    out: Path,
+    engine: str,
+    workers: int | None,
+    progress: "Callable[[int, int], None]",
+) -> int:
+    from metammf.experiments.feed_files import OneProcess, write_feed_folder
+    from metammf.experiments.ray_engine import RayEngine
+    from metammf.recommender_files import recommender_hash
+
+    asked = {"recommender": recommender_hash(run), **asked}
+    if engine == "local":
+        return write_feed_folder(feeds, out, asked, OneProcess(), progress=progress)
+    with RayEngine(workers) as pool:
+        return write_feed_folder(feeds, out, asked, pool, progress=progress)
 
 
 def _tell_of_strangers(recommender: "Recommender", named: list[str] | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,8 @@ from metammf.ranking.topk import rank
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
+    from scipy import sparse
 
     from metammf.data.interactions import Interactions
     from metammf.data.splitting import Split
@@ -26,6 +27,23 @@ if TYPE_CHECKING:
 
 Part = Literal["validation", "test"]
 Seen = Literal["train", "train+validation"]
+
+
+class Ranker(Protocol):
+    """Ranks all items for many users, as `metammf.ranking.topk.rank` does."""
+
+    def __call__(
+        self,
+        scorer: ItemScorer,
+        users: NDArray[np.int64],
+        k: int,
+        *,
+        seen: sparse.csr_array | None = None,
+        candidates: ArrayLike | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return items (n, k), -1 where a list ends early, and their scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +80,7 @@ def rank_relevant(
     candidates: NDArray[Any] | None = None,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    ranker: Ranker = rank,
 ) -> Ranking:
     """Rank for every user with a relevant item, or for `users`, and mark the hits.
 
@@ -74,6 +93,7 @@ def rank_relevant(
         candidates: The only items that may come out, indices or mask.
         batch_size: Users at once.
         progress: Called with the users done and the users in all.
+        ranker: What ranks; by default this process.
 
     Raises:
         DataError: the scorer knows another number of items, or gives NaN or scores of a wrong shape.
@@ -84,7 +104,7 @@ def rank_relevant(
         users = np.flatnonzero(relevant.user_counts)
     hidden = None if seen is None else seen.matrix
     k = min(k, scorer.num_items)  # a list cannot be longer than there are items
-    items, _ = rank(scorer, users, k, seen=hidden, candidates=candidates, batch_size=batch_size, progress=progress)
+    items, _ = ranker(scorer, users, k, seen=hidden, candidates=candidates, batch_size=batch_size, progress=progress)
     return Ranking(users, items, hit_matrix(items, users, relevant), relevant.user_counts[users])
 
 
@@ -118,6 +138,7 @@ def evaluate(
     sample: int | None = None,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    ranker: Ranker = rank,
 ) -> Evaluation:
     """Rank all items for the users of a part and measure where its interactions come out.
 
@@ -133,6 +154,7 @@ def evaluate(
         sample: Look at so many users of the part, always the same ones. Default: all of them.
         batch_size: Users at once. Default: what keeps a batch of scores within memory and cache.
         progress: Called with the users done and the users in all.
+        ranker: What ranks; by default this process.
 
     Raises:
         ConfigError: an option is unknown, would leave out the truth (validation with ``train+validation``), or `sample` is
@@ -149,7 +171,14 @@ def evaluate(
     hidden = split.train if left_out == "train" else split.train.union(split.validation)
     users = np.arange(relevant.num_users) if all_users else None
     ranking = rank_relevant(
-        recommender, relevant, hidden, max(lengths), users=users, batch_size=batch_size, progress=progress
+        recommender,
+        relevant,
+        hidden,
+        max(lengths),
+        users=users,
+        batch_size=batch_size,
+        progress=progress,
+        ranker=ranker,
     )
     is_cold = split.cold_items
     on_cold = is_cold[relevant.items]
@@ -159,7 +188,7 @@ def evaluate(
         "warm": ranking.restrict(warm, ~is_cold),
         "cold_among_all": ranking.restrict(cold, is_cold),
         "cold_among_cold": rank_relevant(
-            recommender, cold, hidden, max(lengths), candidates=is_cold, batch_size=batch_size
+            recommender, cold, hidden, max(lengths), candidates=is_cold, batch_size=batch_size, ranker=ranker
         ),
     }
     tables = {name: per_user_metrics(each.hits, each.relevant, lengths) for name, each in rankings.items()}

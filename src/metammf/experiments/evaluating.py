@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from metammf.errors import ConfigError, DataError
 from metammf.evaluation.evaluate import evaluate
+from metammf.ranking.topk import rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from metammf.evaluation.evaluate import Part, Seen
+    from metammf.evaluation.evaluate import Part, Ranker, Seen
     from metammf.evaluation.result import Evaluation
     from metammf.experiments.run import Run
 
@@ -31,8 +32,11 @@ def evaluate_run(
     sample: int | None = None,
     data: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    ranker: Ranker = rank,
 ) -> Evaluation:
     """Evaluate a finished run on its own split, and write the result into its folder, where that can be written to.
+
+    `ranker` is what ranks, by default this process; for the rest, see `metammf.evaluation.evaluate`.
 
     Raises:
         ConfigError: the options do not fit each other, or the run was refitted on what is asked for.
@@ -43,10 +47,18 @@ def evaluate_run(
         raise ConfigError(
             f"{run.path} was refitted on train and validation: only the test part, with both left out, can tell of it"
         )
-    recommender = run.recommender()
+    scorer = run.recommender().final_scorer
     split = run.split(data)
     result = evaluate(
-        recommender, split, part=part, seen=seen, ks=ks, all_users=all_users, sample=sample, progress=progress
+        scorer,
+        split,
+        part=part,
+        seen=seen,
+        ks=ks,
+        all_users=all_users,
+        sample=sample,
+        progress=progress,
+        ranker=ranker,
     )
     config = run.config
     about = {"model": config.model.name, "seed": config.seed, "placebo": config.placebo, "refit": config.refit}

@@ -223,7 +223,7 @@ def rank_batches(
     num_items = scorer.num_items
     allowed = _allowed(num_items, candidates, exclude)
     if batch_size is None:
-        batch_size = _batch_size(num_items)
+        batch_size = users_at_once(num_items)
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
     for start in range(0, len(users), batch_size):
@@ -261,7 +261,8 @@ def rank(
     return items, scores
 
 
-def _batch_size(num_items: int) -> int:
+def users_at_once(num_items: int) -> int:
+    """Return the users that are ranked at once by default, by the number of items."""
     num_items = max(1, num_items)
     return max(1, min(max(_CACHED_SCORES // num_items, _FEWEST_USERS), _MOST_SCORES // num_items))
 
