@@ -70,6 +70,7 @@ def jobs(environments: Path, scratch: Path) -> list[Job]:
         *growth,
         Job("startup", "startup.py"),
         Job("large-log", "large_log.py", ("--folder", str(scratch / "large-log")), log),
+        Job("distributed", "distributed.py", ("--steps", "20")),
         Job("device-cpu", "device.py", ("--device", "cpu", "--repeats", "3")),
         Job("device-cuda", "device.py", ("--device", "cuda")),
     ]

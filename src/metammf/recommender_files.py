@@ -26,7 +26,7 @@ from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
 from metammf.data.readers import tables
 from metammf.data.splitting import Development
-from metammf.errors import DataError, MetaMMFError, RunError, WriteError
+from metammf.errors import MetaMMFError, RunError, WriteError
 from metammf.files import atomic_folder, read_json, sha256, write_json
 from metammf.models.base import Inputs, Model, Scorer
 from metammf.models.registry import model_config, model_type

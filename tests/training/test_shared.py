@@ -68,7 +68,7 @@ def test_the_gradient_is_that_of_one_larger_batch(backbone: str, objective: str)
         sides = (torch.split(side, size) for side in (users, positives, negatives))
         batches = [Batch(*part) for part in zip(*sides, strict=True)]
         assert len(batches) == parts
-        terms = trainer._gradients(batches)
+        terms = trainer._gradients(batches, [len(batch.positives) / len(users) for batch in batches])
         assert calls.count == 1
         gradients.append({name: value.grad for name, value in model.named_parameters()} | dict(terms))
     for name, expected in gradients[0].items():

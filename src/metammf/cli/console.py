@@ -34,10 +34,16 @@ out = _console()
 err = _console(stderr=True)
 
 
-def show_warnings() -> None:
-    """Show what the library logs from warnings up; the library itself leaves logging alone."""
+def show_warnings(*, shown: bool = True) -> None:
+    """Show what the library logs from warnings up; the library itself leaves logging alone.
+
+    Args:
+        shown: Errors alone where not, as where another process tells the same.
+    """
     logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)]
+        level=logging.WARNING if shown else logging.ERROR,
+        format="%(message)s",
+        handlers=[RichHandler(console=err, show_path=False)],
     )
 
 
@@ -83,11 +89,13 @@ class TrainingBar:
     Args:
         metric: The metric that chooses the epoch.
         name: Of what is trained.
+        shown: Whether there is a bar at all.
     """
 
-    def __init__(self, metric: str, name: str) -> None:
+    def __init__(self, metric: str, name: str, *, shown: bool = True) -> None:
         self.metric, self.name = metric, name
         self._bar = bar(f"{name} epoch")
+        self._bar.disable = self._bar.disable or not shown
         self._steps = 0
         self._note = ""
         self._shown = 0.0

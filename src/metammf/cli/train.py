@@ -25,10 +25,11 @@ def train(
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
     threads: int | None = None,
+    shard_tables: Annotated[bool, Parameter(negative="")] = False,
     tensorboard: Annotated[bool, Parameter(negative="")] = False,
     show_config: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Train a model on a data set, into a run folder.
+    """Train a model on a data set, into a run folder; under `torchrun` with as many processes as that starts.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ def train(
         bfloat16 runs forward passes in half precision.
     threads
         Processor threads (default: as many as there are cores).
+    shard_tables
+        Under `torchrun`, divide the tables of free vectors among the processes, where the model reads them by rows.
     tensorboard
         Write a log for TensorBoard as well (extra: tensorboard).
     show_config
@@ -77,21 +80,33 @@ def train(
     from metammf.cli.console import out as screen
     from metammf.errors import ConfigError
     from metammf.experiments.run import RunOptions, train_run
+    from metammf.training.parallel import joined
 
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"--threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
-    show_warnings()
-    with TrainingBar(merged.config.training.metric, recipe) as progress:
+    with (
+        joined(device) as (parallel, own_device),
+        TrainingBar(merged.config.training.metric, recipe, shown=parallel.leads) as progress,
+    ):
+        show_warnings(shown=parallel.leads)
         options = RunOptions(
-            device=device, precision=precision, resume=resume, tensorboard=tensorboard, listeners=(progress,)
+            device=own_device,
+            precision=precision,
+            resume=resume,
+            tensorboard=tensorboard,
+            listeners=(progress,) if parallel.leads else (),
+            parallel=parallel,
+            shard_tables=shard_tables,
         )
         try:
             run = train_run(merged, data, out, options)
         except KeyboardInterrupt as interrupt:
             word = f"{str(interrupt) or 'interrupted'}; the same command with --resume goes on, from {out}"
             raise type(interrupt)(word) from interrupt
+    if not parallel.leads:
+        return
     if not run.trained:
         screen.print(f"{out} is finished already")
         return

@@ -115,6 +115,7 @@ def validation_metrics(
     ks: Sequence[int] = (10, 20),
     *,
     batch_size: int | None = None,
+    ranker: Ranker = rank,
 ) -> dict[str, float]:
     """Return the means of the ranking metrics on validation, train left out: what training looks at after an epoch.
 
@@ -123,7 +124,7 @@ def validation_metrics(
     """
     lengths = _lengths(ks)
     _not_empty(validation, "validation")
-    ranking = rank_relevant(scorer, validation, train, max(lengths), batch_size=batch_size)
+    ranking = rank_relevant(scorer, validation, train, max(lengths), batch_size=batch_size, ranker=ranker)
     return means(per_user_metrics(ranking.hits, ranking.relevant, lengths))
 
 

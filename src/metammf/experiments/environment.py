@@ -15,7 +15,7 @@ import torch
 _PACKAGES = ("metammf", "torch", "numpy", "scipy", "polars", "pydantic", "safetensors")
 
 
-def environment(device: str, precision: str) -> dict[str, Any]:
+def environment(device: str, precision: str, processes: int = 1) -> dict[str, Any]:
     """Return plain values that describe this process and machine."""
     return {
         "python": platform.python_version(),
@@ -23,6 +23,7 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "device": device,
         "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
         "precision": precision,

@@ -20,7 +20,7 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ from metammf.recommender_files import FOLDER, MARKER, check_files
 from metammf.training.checkpoint import has_checkpoint, remove_previous
 from metammf.training.fit import fit, pick_device
 from metammf.training.loop import CheckpointFile, peak_resident_mib
+from metammf.training.parallel import Parallel
+from metammf.training.sharded_checkpoint import header_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,6 +55,7 @@ RUN_FILE = "run.json"
 CHECKPOINT = "checkpoint.safetensors"
 REFIT_CHECKPOINT = "refit.safetensors"
 LOCK = ".lock"
+_TRAIN, _NOTHING_TO_DO = "train", "nothing to do"
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,9 @@ class RunOptions:
         resume: Go on from a checkpoint where there is one.
         tensorboard: Write TensorBoard events too.
         listeners: Who else is told.
+        parallel: This process among those that train together: all of them call `train_run` alike, and read the same
+            folders; the one that leads writes.
+        shard_tables: Divide tables of free vectors among those processes.
     """
 
     device: str = "auto"
@@ -74,6 +80,8 @@ class RunOptions:
     resume: bool = False
     tensorboard: bool = False
     listeners: tuple[Listener, ...] = ()
+    parallel: Parallel = field(default_factory=Parallel)
+    shard_tables: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,27 +179,34 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
     dataset = load_dataset(data)
     split = config.split.apply(dataset)
     record = _record(merged, dataset, split, options.precision)
+    development = _with_placebo(split.development, config)
+    if not options.parallel.leads:
+        return _assist(Run(out, config, record), development, options, device)
     existing = _existing(out, record, options.resume)
     if existing is not None and _whole(existing):
+        options.parallel.tell(_NOTHING_TO_DO)
         return existing
-    development = _with_placebo(split.development, config)
     made = not out.exists()
     with _locked(out):
         # Looked at again: until the lock was ours, another process may have trained it.
         existing = _existing(out, record, options.resume)
         if existing is not None and _whole(existing):
+            options.parallel.tell(_NOTHING_TO_DO)
             return existing
         remove_leftovers(out)
         if existing is not None:
             record["started"] = existing.record.get("started", record["started"])
         try:
             write_json(out / RUN_FILE, record)
-            write_json(out / "environment.json", environment(device, options.precision))
+            write_json(out / "environment.json", environment(device, options.precision, options.parallel.size))
+            options.parallel.tell(_TRAIN)
             return _train(Run(out, config, record), development, options, device)
         except WriteError as error:
             raise RunError(f"{error}; make room there, then the same command with --resume goes on") from error
         except (ConfigError, DataError, MissingExtraError, TrainingError):  # nothing to go on from
-            if existing is None and not (out / CHECKPOINT).exists():
+            if existing is None and not any(
+                path.exists() for path in (out / CHECKPOINT, header_path(out / CHECKPOINT))
+            ):
                 _withdraw(out, made)
             raise
 
@@ -308,38 +323,65 @@ def _with_placebo(development: Development, config: RunConfig) -> Development:
     return Development(development.train, development.validation, replaced)
 
 
+def _assist(run: Run, development: Development, options: RunOptions, device: str) -> Run:
+    """Train along with the process that leads, and write nothing."""
+    if options.parallel.tell(None) == _TRAIN:
+        _learn(run, development, options, device)
+    return run
+
+
 def _train(run: Run, development: Development, options: RunOptions, device: str) -> Run:
     begun = time.perf_counter()
-    config, record = run.config, dict(run.record)
+    record = dict(run.record)
     own: tuple[Listener, ...] = (JsonlLog(run.path / "log.jsonl"),)
     if options.tensorboard:
         own += (TensorBoardLog(run.path / "tensorboard"),)
-    own += options.listeners
-    recommender = _fit(run, development, config.training, replace(options, listeners=own), device, CHECKPOINT)
-    seconds = _seconds(recommender)
-    peaks = [*(epoch.peak_resident_mib for epoch in recommender.history), peak_resident_mib()]
-    chosen = next((past for past in reversed(recommender.history) if past.best), None)
-    if chosen is None and recommender.history:
-        chosen = recommender.history[-1]
-    if config.refit:
-        recommender = _refit(run, development, options, device, chosen)
-        seconds += _seconds(recommender)
+    learned = _learn(run, development, options, device, own)
+    chosen = learned.chosen
     features = {name: digest for name, digest in record["data"]["files"].items() if name.startswith("features/")}
-    placebo = None if config.placebo is None else (config.placebo, config.seed)
-    recommender.save(run.path / FOLDER, data_path=record["data"]["path"], feature_hashes=features, placebo=placebo)
-    write_json(run.path / "metrics.json", {"chosen": asdict(chosen) if chosen else None, "refit": config.refit})
+    placebo = None if run.config.placebo is None else (run.config.placebo, run.config.seed)
+    learned.recommender.save(
+        run.path / FOLDER, data_path=record["data"]["path"], feature_hashes=features, placebo=placebo
+    )
+    write_json(run.path / "metrics.json", {"chosen": asdict(chosen) if chosen else None, "refit": run.config.refit})
     record |= {
         "state": "finished",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         # What was trained before an interruption counts too; a solved model has no epochs to add up.
-        "seconds": round(seconds or time.perf_counter() - begun, 3),
-        "peak_resident_mib": max(filter(None, peaks), default=None),
+        "seconds": round(learned.seconds or time.perf_counter() - begun, 3),
+        "peak_resident_mib": learned.peak_resident_mib,
         "epochs": chosen.epoch if chosen else None,
     }
     write_json(run.path / RUN_FILE, record)
     for name in (CHECKPOINT, REFIT_CHECKPOINT):
         remove_previous(run.path / name)
-    return Run(run.path, config, record, trained=True)
+    return Run(run.path, run.config, record, trained=True)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    recommender: Recommender
+    chosen: EpochRecord | None
+    seconds: float
+    peak_resident_mib: float | None
+
+
+def _learn(
+    run: Run, development: Development, options: RunOptions, device: str, own: tuple[Listener, ...] = ()
+) -> _Learned:
+    """Train, and train again on train and validation where that is asked for; `own` are told of the first alone."""
+    training = run.config.training
+    told = replace(options, listeners=own + options.listeners)
+    recommender = _fit(run, development, training, told, device, CHECKPOINT)
+    seconds = _seconds(recommender)
+    peaks = [*(epoch.peak_resident_mib for epoch in recommender.history), peak_resident_mib()]
+    chosen = next((past for past in reversed(recommender.history) if past.best), None)
+    if chosen is None and recommender.history:
+        chosen = recommender.history[-1]
+    if run.config.refit:
+        recommender = _refit(run, development, options, device, chosen)
+        seconds += _seconds(recommender)
+    return _Learned(recommender, chosen, seconds, max(filter(None, peaks), default=None))
 
 
 def _seconds(recommender: Recommender) -> float:
@@ -371,4 +413,6 @@ def _fit(
         precision=options.precision,
         listeners=options.listeners,
         checkpoint=CheckpointFile(run.path / checkpoint, run.record["fingerprint"]),
+        parallel=options.parallel,
+        shard=options.shard_tables,
     )

@@ -41,6 +41,8 @@ class Batch:
             in ascending order, and of the item among the negatives; ascending by user.
         negative_correction: (M,): added to the scores of shared negatives for how they were sampled.
         positive_correction: (B,): the same for the positives.
+        part: Share of a whole batch's positives that these are, where processes divide it; a penalty on negatives that the
+            whole batch shares counts by it. None for a batch that is whole.
     """
 
     users: Int[Tensor, " batch"]
@@ -49,6 +51,7 @@ class Batch:
     masked: Int[Tensor, "2 pairs"] | None = None
     negative_correction: Float[Tensor, " shared"] | None = None
     positive_correction: Float[Tensor, " batch"] | None = None
+    part: float | None = None
 
     def vectors(self, model: VectorSource) -> tuple[Tensor, Tensor, Tensor]:
         """Call the model once, on the distinct nodes of the batch.

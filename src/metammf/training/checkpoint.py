@@ -117,10 +117,7 @@ def save_checkpoint(
     Raises:
         WriteError: the file cannot be written; the old one stays.
     """
-    tensors = {f"model/{name}": value for name, value in model.items()}
-    tensors |= {f"best/{name}": value for name, value in best.items()}
-    for index, state in optimizer["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
+    tensors = flattened(model, best, optimizer)
     header = {
         "format": FORMAT,
         "fingerprint": fingerprint,
@@ -147,6 +144,17 @@ def _checksum(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
         if value.numel():
             found = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"
+
+
+def flattened(
+    model: Mapping[str, Tensor], best: Mapping[str, Tensor], optimizer: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Return all tensors of a checkpoint, each by a name of its own."""
+    tensors = {f"model/{name}": value for name, value in model.items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
+    for index, state in optimizer["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
+    return tensors
 
 
 @dataclass(frozen=True)
@@ -231,14 +239,15 @@ def _read(path: Path) -> tuple[str, Checkpoint]:
             tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 - not a mapping
         if header.get("crc32") != _checksum(header, tensors):
             raise _DamagedError("its checksum does not fit its content")
-        return header["fingerprint"], _parsed(header, tensors)
+        return header["fingerprint"], parsed(header, tensors)
     except (SafetensorError, OSError) as error:
         raise _DamagedError(str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
         raise _DamagedError(repr(error)) from error
 
 
-def _parsed(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
+def parsed(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    """Return what a checkpoint's header and its tensors, as `flattened` named them, say."""
     progress = json.loads(header["progress"])
     progress["history"] = [EpochRecord(**record) for record in progress["history"]]
     state: dict[int, dict[str, Tensor]] = {}

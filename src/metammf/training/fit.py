@@ -15,10 +15,12 @@ from metammf.recommender import Recommender
 from metammf.training.config import TrainingConfig
 from metammf.training.loop import CheckpointFile, Listener, Precision, Trainer
 from metammf.training.objectives import make_objective
+from metammf.training.sharding import join_tables, shard_tables
 
 if TYPE_CHECKING:
     from metammf.data.splitting import Development
     from metammf.models.config import ModelConfig
+    from metammf.training.parallel import Parallel
 
 
 def pick_device(name: str) -> torch.device:
@@ -61,6 +63,8 @@ def fit(
     precision: Precision = "float32",
     listeners: tuple[Listener, ...] = (),
     checkpoint: CheckpointFile | None = None,
+    parallel: Parallel | None = None,
+    shard: bool = False,
 ) -> Recommender:
     """Train a model, or solve it, and return it finished.
 
@@ -74,6 +78,8 @@ def fit(
         precision: "bfloat16" runs forward passes under autocast.
         listeners: Who is told how it goes.
         checkpoint: Where to keep checkpoints, and to go on from.
+        parallel: This process among those that train together, each of which makes the same call; alone by default.
+        shard: Divide the tables of free vectors among the processes, where the model reads them by rows.
 
     Raises:
         ConfigError: a setting does not fit the data, or the device is not there.
@@ -87,8 +93,14 @@ def fit(
         return Recommender(development, model_config, solved.scorer(state), state=state)
     _check_features(development)
     model = build_model(model_config, development, seed=seed, device=pick_device(device))
+    several = parallel is not None and parallel.size > 1
+    if shard and parallel is not None and several:
+        shard_tables(model, parallel)
     training = training or TrainingConfig()
-    objective = model.objective(training) or make_objective(training)
+    objective = model.objective(training)
+    if objective is not None and several:
+        raise ConfigError(f"{model_config.name} has an objective of its own, which cannot be divided among processes")
+    objective = objective or make_objective(training)
     trainer = Trainer(
         model,
         objective,
@@ -98,8 +110,10 @@ def fit(
         precision=precision,
         listeners=listeners,
         checkpoint=checkpoint,
+        parallel=parallel,
     )
     progress = trainer.run()
+    join_tables(model)
     model.cpu()
     scorer = finished_scorer(model, development.train)
     return Recommender(development, model_config, scorer, model=model, history=tuple(progress.history))

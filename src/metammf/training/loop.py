@@ -19,8 +19,11 @@ from metammf.evaluation.evaluate import validation_metrics
 from metammf.models.scorers import FallbackScorer, finished_scorer
 from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, save_checkpoint
 from metammf.training.objectives import draw_batch
-from metammf.training.optimizers import Optimizer, clip_gradients, make_optimizer, settle
+from metammf.training.optimizers import Optimizer, clip_gradients, make_optimizer, make_up, settle
+from metammf.training.parallel import Parallel
 from metammf.training.sampling import NegativeSampler
+from metammf.training.sharded_checkpoint import load_shards, remove_shards, save_shards
+from metammf.training.sharding import sharded
 from metammf.training.shared import SharedVectors
 
 if TYPE_CHECKING:
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 
     from metammf.data.splitting import Development
     from metammf.models.base import Batch, Model, Objective
+    from metammf.training.checkpoint import Checkpoint
     from metammf.training.config import TrainingConfig
+    from metammf.training.sharding import ShardedTable
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +79,8 @@ class Trainer:
         precision: "bfloat16" runs the forward pass under autocast.
         listeners: Who is told.
         checkpoint: Where to keep it, if anywhere.
+        parallel: This process among those that train the model together; alone by default. Checkpoints and listeners are
+            for the one that leads. The model's tables may be sharded.
     """
 
     def __init__(
@@ -87,11 +94,15 @@ class Trainer:
         precision: Precision = "float32",
         listeners: tuple[Listener, ...] = (),
         checkpoint: CheckpointFile | None = None,
+        parallel: Parallel | None = None,
     ) -> None:
+        self.parallel = parallel or Parallel()
         self.model, self.objective, self.development, self.config = model, objective, development, config
         self.seed, self.precision, self.listeners, self.checkpoint = seed, precision, listeners, checkpoint
         self.device = next(model.parameters()).device
         self.optimizer: Optimizer = make_optimizer(model, config)
+        self.sharded = sharded(model)
+        self.whole = [value for name, value in model.named_parameters() if name not in self.sharded]
         self.progress = Progress()
         self.best_state: dict[str, Tensor] = {}
         train = development.train
@@ -122,6 +133,7 @@ class Trainer:
             RunError: the checkpoint cannot be gone on from.
         """
         self._resume()
+        self.parallel.agree(value for name, value in self.model.state_dict().items() if name not in self.sharded)
         for listener in self.listeners:
             listener.on_start(self.config.epochs, self.steps_per_epoch, self.progress)
         while not self.progress.finished:
@@ -183,31 +195,38 @@ class Trainer:
     ) -> Mapping[str, float]:
         size = self.config.positives_per_batch
         batches = [
-            draw_batch(some, liked, self.sampler, self.config, generator)
+            draw_batch(some, liked, self.sampler, self.config, generator, self.parallel)
             for some, liked in zip(torch.split(users, size), torch.split(positives, size), strict=True)
         ]
+        self.parallel.agree_on_draws(self.device)
         self.model.begin_step(users, positives)
         self.optimizer.zero_grad(set_to_none=True)
-        values = self._gradients(batches)
+        sizes = [len(some) / len(users) for some in torch.split(users, size)]
+        values = self.parallel.total(self._gradients(batches, sizes), self.device)
         if not all(map(math.isfinite, values.values())):
             raise NonFiniteLossError(_diagnosis(self.model, epoch, step, values, users, positives))
+        if self.parallel.size > 1:
+            self.parallel.add_gradients(self.whole)
+            make_up(self.optimizer)
         if self.config.gradient_clip is not None:
-            clip_gradients(self.model.parameters(), self.config.gradient_clip)
+            self._clip(self.config.gradient_clip)
         self.optimizer.step()
         for listener in self.listeners:
             listener.on_step(epoch, step, sum(values.values()))
         return values
 
-    def _gradients(self, batches: list[Batch]) -> dict[str, float]:
-        """Collect the gradients of some batches, as if they were one; return the terms of their common loss."""
+    def _gradients(self, batches: list[Batch], sizes: list[float]) -> dict[str, float]:
+        """Collect the gradients of some batches, as if they were one; return the terms of their common loss.
+
+        `sizes` are the shares of the whole batches in the step; of each, this process may have a part.
+        """
         with self._autocast():
             source = self.model if len(batches) == 1 else SharedVectors(self.model, batches)
-        positives = sum(len(batch.positives) for batch in batches)
         values: dict[str, float] = {}
-        for batch in batches:
+        for batch, size in zip(batches, sizes, strict=True):
             with self._autocast():
                 terms = self.objective(source, batch)
-            share = len(batch.positives) / positives
+            share = size if batch.part is None else size * batch.part
             for name, term in terms.items():
                 values[name] = values.get(name, 0.0) + share * float(term.detach())
             loss = torch.stack([term.float() for term in terms.values()]).sum()
@@ -215,6 +234,13 @@ class Trainer:
         if isinstance(source, SharedVectors):
             source.backward()
         return values
+
+    def _clip(self, limit: float) -> None:
+        if not self.sharded:
+            clip_gradients(self.whole, limit)
+            return
+        shards = [table.weight for table in self.sharded.values()]
+        clip_gradients(self.whole, limit, shards=shards, add_up=self.parallel.add_up)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "bfloat16":
@@ -231,7 +257,7 @@ class Trainer:
         train = self.development.train
         scorer = FallbackScorer(finished_scorer(self.model, train), train)
         ks = sorted({10, 20, int(self.config.metric.partition("@")[2])})
-        return validation_metrics(scorer, self.looked_at, train, ks)
+        return validation_metrics(scorer, self.looked_at, train, ks, ranker=self.parallel.rank_users)
 
     def _note_best(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         if not metrics or not self.selects:
@@ -255,26 +281,59 @@ class Trainer:
     def _resume(self) -> None:
         if self.checkpoint is None:
             return
-        saved = load_checkpoint(self.checkpoint.path, self.checkpoint.fingerprint)
+        path, fingerprint = self.checkpoint.path, self.checkpoint.fingerprint
+        found = [load_checkpoint(path, fingerprint), load_shards(path, fingerprint)]
+        saved = max(filter(None, found), key=lambda one: one.progress.step, default=None)
         if saved is None:
             return
+        model, best, optimizer = self._own_rows(saved)
         try:
-            self.model.load_state_dict(saved.model)
-            self.optimizer.load_state_dict(dict(saved.optimizer))
+            self.model.load_state_dict(model)
+            self.optimizer.load_state_dict(optimizer)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.checkpoint.path}: the checkpoint does not fit this model ({error})") from error
-        self.progress, self.best_state = saved.progress, dict(saved.best)
+            raise RunError(f"{path}: the checkpoint does not fit this model ({error})") from error
+        self.progress, self.best_state = saved.progress, best
+
+    def _own_rows(self, saved: Checkpoint) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+        """Return the states of a checkpoint, of sharded tables this process's rows."""
+        model, best, state = dict(saved.model), dict(saved.best), dict(saved.optimizer["state"])
+        for name, table in self.sharded.items():
+            for weights in (model, best):
+                if name in weights:
+                    weights[name] = table.shard(weights[name])
+        for place, table in self._places().items():
+            if place in state:
+                state[place] = {key: table.shard(one) if one.ndim else one for key, one in state[place].items()}
+        return model, best, {**saved.optimizer, "state": state}
+
+    def _places(self) -> dict[int, ShardedTable]:
+        """Return the sharded tables by their number among the optimizer's parameters."""
+        order = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        tables = {id(table.weight): table for table in self.sharded.values()}
+        return {place: tables[id(weight)] for place, weight in enumerate(order) if id(weight) in tables}
 
     def _save(self) -> None:
-        if self.checkpoint is not None:
-            save_checkpoint(
-                self.checkpoint.path,
-                self.checkpoint.fingerprint,
+        if self.checkpoint is None:
+            return
+        path, fingerprint = self.checkpoint.path, self.checkpoint.fingerprint
+        states = self.model.state_dict(), self.best_state, self.optimizer.state_dict()
+        if self.sharded:
+            save_shards(
+                path,
+                fingerprint,
                 self.progress,
-                self.model.state_dict(),
-                self.best_state,
-                self.optimizer.state_dict(),
+                *states,
+                sharded=self.sharded,
+                places=self._places(),
+                parallel=self.parallel,
             )
+        elif self.parallel.leads:
+            save_checkpoint(path, fingerprint, self.progress, *states)
+        if self.parallel.leads:  # whichever of the two forms is the old one
+            if self.sharded:
+                path.unlink(missing_ok=True)
+            else:
+                remove_shards(path)
 
 
 def _seeded(seed: int, epoch: int, device: torch.device) -> torch.Generator:

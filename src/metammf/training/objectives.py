@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from metammf.models.base import Batch
 from metammf.nn.losses import bce_loss, bpr_loss, masked_logsumexp, sampled_softmax_loss
+from metammf.training.parallel import Parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,12 +21,23 @@ if TYPE_CHECKING:
 
 
 def draw_batch(
-    users: Tensor, positives: Tensor, sampler: NegativeSampler, config: TrainingConfig, generator: torch.Generator
+    users: Tensor,
+    positives: Tensor,
+    sampler: NegativeSampler,
+    config: TrainingConfig,
+    generator: torch.Generator,
+    parallel: Parallel | None = None,
 ) -> Batch:
-    """Add negatives to positives, as the objective needs them."""
+    """Add negatives to positives, as the objective needs them; return this process's share where several divide it."""
+    mine, part = (parallel or Parallel()).share(users)
     if config.objective != "softmax":
-        return Batch(users, positives, sampler.per_positive(users, config.num_negatives, generator))
+        drawn = sampler.per_positive(users, config.num_negatives, generator)
+        if mine is not None:
+            users, positives, drawn = users[mine], positives[mine], drawn[mine]
+        return Batch(users, positives, drawn, part=part)
     negatives, correction = sampler.shared(config.shared_negatives, generator)
+    if mine is not None:
+        users, positives = users[mine], positives[mine]
     return Batch(
         users,
         positives,
@@ -33,6 +45,7 @@ def draw_batch(
         masked=sampler.watched_pairs(torch.unique(users), negatives),
         negative_correction=correction if config.logq else None,
         positive_correction=-sampler.log_expected(positives, config.shared_negatives) if config.logq else None,
+        part=part,
     )
 
 
@@ -97,10 +110,18 @@ def _biases(model: VectorSource, items: Tensor, like: Tensor) -> Tensor:
 def _penalty(model: VectorSource, batch: Batch, l2_reg: float) -> dict[str, Tensor]:
     if not l2_reg:
         return {}
-    items = torch.cat([batch.positives, batch.negatives.flatten()])
-    rows = model.embeddings(batch.users, items)
-    total = sum((row.square().sum() for row in rows), torch.zeros((), device=items.device))
+    if batch.negatives.ndim == 1 and batch.part is not None:  # all processes have them
+        nobody = batch.users[:0]
+        total = _squares(model, batch.users, batch.positives)
+        total = total + batch.part * _squares(model, nobody, batch.negatives)
+    else:
+        total = _squares(model, batch.users, torch.cat([batch.positives, batch.negatives.flatten()]))
     return {"l2": l2_reg * 0.5 * total / len(batch.users)}
+
+
+def _squares(model: VectorSource, users: Tensor, items: Tensor) -> Tensor:
+    rows = model.embeddings(users, items)
+    return sum((row.square().sum() for row in rows), torch.zeros((), device=items.device))
 
 
 def make_objective(config: TrainingConfig) -> Objective:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from metammf.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from metammf.models.base import Model
     from metammf.training.config import TrainingConfig
@@ -24,6 +24,10 @@ _BIASED_STEPS = 20_000
 
 class Optimizer(Protocol):
     """What the loop asks of an optimizer."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameters, in the order of the state dict."""
 
     def step(self) -> Any:
         """Descend the gradients that are there."""
@@ -146,6 +150,12 @@ class RowAdam(torch.optim.Optimizer):
             gradient = weight.grad.coalesce()
             self._descend(weight, gradient.indices()[0], gradient.values(), state, group)
 
+    def make_up(self) -> None:
+        """Bring the rows that have a gradient up to date, where another process has read them and this one has not."""
+        for weight in self._weights():
+            if weight.grad is not None:
+                self._make_up(weight, weight.grad.coalesce().indices()[0])
+
     def _descend(
         self, weight: Tensor, rows: Tensor, gradient: Tensor, state: Mapping[str, Tensor], group: Mapping[str, Any]
     ) -> None:
@@ -186,6 +196,13 @@ def settle(optimizer: Optimizer) -> None:
     """Bring all rows of all tables up to date, where some may not be; see `RowAdam.settle`."""
     if isinstance(optimizer, TableOptimizer | RowAdam):
         optimizer.settle()
+
+
+def make_up(optimizer: Optimizer) -> None:
+    """Bring rows that have a gradient up to date, where some may not be; see `RowAdam.make_up`."""
+    rows = optimizer.rows if isinstance(optimizer, TableOptimizer) else optimizer
+    if isinstance(rows, RowAdam):
+        rows.make_up()
 
 
 class TableOptimizer:
@@ -288,8 +305,31 @@ def _group(parameters: list[nn.Parameter], rate: float, decay: float) -> dict[st
     return {"params": parameters, "lr": rate, "weight_decay": decay}
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> None:
-    """Scale all gradients so that their common norm is `limit` at most; those of rows count as the whole table's."""
+def clip_gradients(
+    parameters: Iterable[Tensor],
+    limit: float,
+    *,
+    shards: Iterable[Tensor] = (),
+    add_up: Callable[[Tensor], None] | None = None,
+) -> None:
+    """Scale all gradients so that their common norm is `limit` at most; those of rows count as the whole table's.
+
+    Args:
+        parameters: Whole ones.
+        limit: The norm.
+        shards: Those of which other processes hold other rows.
+        add_up: Adds a number up over all processes, in place; all of them clip together.
+    """
+    gradients, divided = _gradients_of(parameters), _gradients_of(shards)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if add_up is not None:
+        elsewhere = torch.zeros_like(norm) + torch.nn.utils.get_total_norm(divided) ** 2
+        add_up(elsewhere)
+        norm = (norm**2 + elsewhere).sqrt()
+    torch._foreach_mul_(gradients + divided, torch.clamp(limit / (norm + 1e-6), max=1.0))
+
+
+def _gradients_of(parameters: Iterable[Tensor]) -> list[Tensor]:
     gradients: list[Tensor] = []
     for parameter in parameters:
         if parameter.grad is None:
@@ -299,5 +339,4 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> None:
             gradients.append(parameter.grad.values())
         else:
             gradients.append(parameter.grad)
-    norm = torch.nn.utils.get_total_norm(gradients)
-    torch._foreach_mul_(gradients, torch.clamp(limit / (norm + 1e-6), max=1.0))
+    return gradients
