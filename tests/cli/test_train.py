@@ -164,6 +164,10 @@ def test_a_recipe_that_is_none(refused, groups, tmp_path):
         ("[modle]\nname = 'mf'", "unknown section 'modle' (did you mean 'model'?)"),
         ("[training]\nepochs = 3", "names no model"),
         ("[model]\nname = 'mff'", "unknown model 'mff' (did you mean 'mf'?)"),
+        ("[model]\nname = ':MF'", "cannot be imported"),
+        ("[model]\nname = '.mf:MF'", "cannot be imported"),
+        ("[model]\nname = " + "[" * 50_000, "not TOML"),
+        ("[model]\nname = " + "9" * 5_000, "not TOML"),
     ):
         recipe.write_text(text)
         assert told in refused("train", groups, "--recipe", recipe, "--out", tmp_path / "run")

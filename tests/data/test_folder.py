@@ -265,6 +265,10 @@ def overlap(folder):
         (cut("items.parquet", 0), r"items\.parquet: is empty"),
         (cut("dataset.json", 0.5), r"dataset\.json: not readable as JSON"),
         (lambda folder: (folder / "dataset.json").write_text("[]"), r"dataset\.json: is not a description"),
+        (
+            lambda folder: (folder / "dataset.json").write_text('{"modalities": [["visual"]]}'),
+            "a modality that is no text",
+        ),
         (lambda folder: (folder / "dataset.json").write_text('{"version": 9}'), "is of version 9; expected version 1"),
         (
             lambda folder: (folder / "features/visual.npy").unlink(),
