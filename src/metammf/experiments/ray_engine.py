@@ -172,7 +172,7 @@ class RayEngine:
         if self._ray.is_initialized():
             return
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error comes as an exception
-        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if os.environ.get("RAY_ADDRESS"):
             self._ray.init(**quiet)
         else:
