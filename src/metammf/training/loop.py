@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -100,6 +101,10 @@ class Trainer:
         self.model, self.objective, self.development, self.config = model, objective, development, config
         self.seed, self.precision, self.listeners, self.checkpoint = seed, precision, listeners, checkpoint
         self.device = next(model.parameters()).device
+        if precision == "bfloat16":
+            # Batches of distinct nodes differ in size, and on a processor the library of these products would keep the code that
+            # it makes for each of the last thousand sizes: gigabytes. Read when the first product is made.
+            os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         self.optimizer: Optimizer = make_optimizer(model, config)
         self.sharded = sharded(model)
         self.whole = [value for name, value in model.named_parameters() if name not in self.sharded]
