@@ -42,6 +42,11 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
         MetaMMFConfig(backbone="mf", id_dropout=0.0, **SMALL),
         {"objective": "softmax", "batch_size": 40, "shared_negatives": 12, "l2_reg": 0.01, "table_updates": "touched"},
     ),
+    # So few positives a process that items lacking a modality are often in the share of one alone.
+    "metammf-mf-lacking": (
+        MetaMMFConfig(backbone="mf", id_dropout=0.0, **SMALL),
+        {"batch_size": 12, "num_negatives": 3, "learning_rate": 0.001},
+    ),
     "metammf-lightgcn": (
         MetaMMFConfig(backbone="lightgcn", simulated_cold=0.2, cold_offset=True, hide_targets=True, **SMALL),
         {"batch_size": 100, "batches_per_step": 2},

@@ -156,9 +156,11 @@ class Parallel:
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add the gradients of all processes up: whole tensors by all-reduce, sparse ones by exchange of their rows."""
-        if self.size == 1:
+        parameters = list(parameters)
+        if self.size == 1 or not parameters:
             return
         with collective():
+            _fill_in(parameters)
             small: list[Tensor] = []
             for parameter in parameters:
                 gradient = parameter.grad
@@ -171,6 +173,20 @@ class Parallel:
                 else:
                     small.append(gradient)
             _reduce_together(small)
+
+
+def _fill_in(parameters: list[nn.Parameter]) -> None:
+    """Put zeros where the share of another process has reached a parameter and this one's has not.
+
+    The vector of a modality that items lack is reached by a share with such an item alone. What no process has reached stays
+    without a gradient, as it would be for one process on the whole batch.
+    """
+    reached = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32)
+    reached = reached.to(parameters[0].device)
+    dist.all_reduce(reached, op=dist.ReduceOp.MAX)
+    for parameter, somewhere in zip(parameters, reached.tolist(), strict=True):
+        if somewhere and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def _reduce_together(gradients: list[Tensor]) -> None:
