@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -193,6 +194,19 @@ def test_training_by_touched_rows_is_training(objective: str) -> None:
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-3)
     assert both[0].history[-1].metrics == both[1].history[-1].metrics
+
+
+def test_a_trained_model_holds_nothing_of_its_optimizer() -> None:
+    """Moments would be twice the tables, on the device where they were trained."""
+    gc.collect()
+    before = sum(type(one) is RowAdam for one in gc.get_objects())
+    training = TrainingConfig(epochs=1, table_updates="touched")
+    model = fit(MFConfig(embedding_dim=4), SPLIT.development, training=training).model
+    assert model is not None
+    gc.collect()
+    assert sum(type(one) is RowAdam for one in gc.get_objects()) == before
+    assert not any(one._forward_pre_hooks for one in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("limit", [0.01, 1e6])

@@ -188,6 +188,8 @@ def test_rows_are_divided_as_a_dtensor_divides_them(rows, size):
     expected = [len(chunk) for chunk in torch.chunk(table.weight, size)]
     assert [len(shard.weight) for shard in shards][: len(expected)] == expected
     assert all(torch.equal(shard.shard(table.weight), shard.weight) for shard in shards)
+    # A slice would keep the whole table in memory, for as long as its rows are trained.
+    assert all(shard.shard(table.weight).untyped_storage().nbytes() == len(shard.weight) * 2 * 4 for shard in shards)
 
 
 def test_an_exchange_that_fails_is_told_as_the_end_of_another():

@@ -101,7 +101,7 @@ def fit(
     if objective is not None and several:
         raise ConfigError(f"{model_config.name} has an objective of its own, which cannot be divided among processes")
     objective = objective or make_objective(training)
-    trainer = Trainer(
+    progress = Trainer(
         model,
         objective,
         development,
@@ -111,8 +111,7 @@ def fit(
         listeners=listeners,
         checkpoint=checkpoint,
         parallel=parallel,
-    )
-    progress = trainer.run()
+    ).run()
     join_tables(model)
     model.cpu()
     scorer = finished_scorer(model, development.train)

@@ -20,7 +20,7 @@ from metammf.evaluation.evaluate import validation_metrics
 from metammf.models.scorers import FallbackScorer, finished_scorer
 from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, save_checkpoint
 from metammf.training.objectives import draw_batch
-from metammf.training.optimizers import Optimizer, clip_gradients, make_optimizer, make_up, settle
+from metammf.training.optimizers import Optimizer, clip_gradients, make_optimizer, make_up, release, settle
 from metammf.training.parallel import Parallel
 from metammf.training.sampling import NegativeSampler
 from metammf.training.sharded_checkpoint import load_shards, remove_shards, save_shards
@@ -150,6 +150,7 @@ class Trainer:
                 listener.on_epoch(record)
         if self.best_state:
             self.model.load_state_dict(self.best_state)
+        release(self.optimizer)
         self.model.eval()
         return self.progress
 

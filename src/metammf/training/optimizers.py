@@ -90,9 +90,9 @@ class RowAdam(torch.optim.Optimizer):
             raise ConfigError(
                 f"a weight decay of {weight_decay} at a learning rate of {lr} leaves nothing of the tables"
             )
+        self._hooks = [(table, table.register_forward_pre_hook(self._before_reading)) for table in tables]
         for table in tables:
             table.sparse = True
-            table.register_forward_pre_hook(self._before_reading)
             weight = table.weight
             self.state[weight] = {
                 "step": torch.zeros(()),
@@ -113,6 +113,13 @@ class RowAdam(torch.optim.Optimizer):
         for weight in self._weights():
             for rows in torch.split(torch.arange(len(weight), device=weight.device), _SETTLED_ROWS):
                 self._make_up(weight, rows)
+
+    def release(self) -> None:
+        """Let go of the tables, whose rows must be settled: they can be read and moved as if they had never been ours."""
+        for table, hook in self._hooks:
+            hook.remove()
+            table.sparse = False
+        self._hooks.clear()
 
     def _weights(self) -> list[Tensor]:
         return [weight for group in self.param_groups for weight in group["params"]]
@@ -203,6 +210,14 @@ def make_up(optimizer: Optimizer) -> None:
     rows = optimizer.rows if isinstance(optimizer, TableOptimizer) else optimizer
     if isinstance(rows, RowAdam):
         rows.make_up()
+
+
+def release(optimizer: Optimizer) -> None:
+    """Forget the gradients and let go of the tables, so that a trained model holds no state of its optimizer."""
+    optimizer.zero_grad(set_to_none=True)
+    rows = optimizer.rows if isinstance(optimizer, TableOptimizer) else optimizer
+    if isinstance(rows, RowAdam):
+        rows.release()
 
 
 class TableOptimizer:

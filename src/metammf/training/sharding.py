@@ -8,12 +8,14 @@ as much.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from metammf.errors import ConfigError
 from metammf.training.parallel import collective
@@ -63,7 +65,7 @@ class ShardedTable(nn.Embedding):
         self.rows_each = -(-table.num_embeddings // parallel.size)
         self.first = min(parallel.rank * self.rows_each, table.num_embeddings)
         last = min(self.first + self.rows_each, table.num_embeddings)
-        self._before_lookup: list[Callable[[nn.Module, tuple[Tensor, ...]], Any]] = []
+        self._before_lookup: OrderedDict[int, Callable[[nn.Module, tuple[Tensor, ...]], Any]] = OrderedDict()
         super().__init__(
             table.num_embeddings, table.embedding_dim, _weight=table.weight.detach(), device=table.weight.device
         )
@@ -72,7 +74,9 @@ class ShardedTable(nn.Embedding):
     def register_forward_pre_hook(self, hook: Any, **options: Any) -> Any:
         """Call `hook` with the rows of this process that are about to be read, instead of the nodes asked for."""
         assert not options
-        self._before_lookup.append(hook)
+        handle = RemovableHandle(self._before_lookup)
+        self._before_lookup[handle.id] = hook
+        return handle
 
     def forward(self, nodes: Int[Tensor, " nodes"]) -> Float[Tensor, "nodes dim"]:
         """Return the rows of these nodes, wherever they are."""
@@ -82,7 +86,7 @@ class ShardedTable(nn.Embedding):
         wanted = _exchanged(asked, [1] * self.parallel.size, [1] * self.parallel.size)
         to_ask, to_answer = asked.tolist(), wanted.tolist()
         rows = _exchanged(nodes[order], to_ask, to_answer) - self.first
-        for hook in self._before_lookup:
+        for hook in self._before_lookup.values():
             hook(self, (rows,))
         answers = _exchange(functional.embedding(rows, self.weight, sparse=self.sparse), to_answer, to_ask)
         return answers[torch.argsort(order)]
@@ -94,8 +98,8 @@ class ShardedTable(nn.Embedding):
             return nn.Embedding(self.num_embeddings, self.embedding_dim, _weight=self(rows))
 
     def shard(self, tensor: Tensor) -> Tensor:
-        """Return this process's rows of a tensor that has one for each of the whole table."""
-        return tensor[self.first : self.first + len(self.weight)]
+        """Return this process's rows of a tensor that has one for each of the whole table, in memory of their own."""
+        return tensor[self.first : self.first + len(self.weight)].clone()
 
 
 def shard_tables(model: Model, parallel: Parallel) -> None:
