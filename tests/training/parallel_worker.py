@@ -106,6 +106,12 @@ def main(out: Path) -> None:
             parallel.wait()
             tensors = learn(name, parallel, shard=True, checkpoint=checkpoint)
             save_file(tensors, out / f"{name}-sharded-{parallel.rank}.safetensors")
+        if parallel.size > 1:
+            checkpoint = CheckpointFile(out / "mf-dense.changed" / "checkpoint.safetensors", "print")
+            with contextlib.suppress(StopError):
+                learn("mf-dense", parallel, checkpoint=checkpoint, listeners=(Stop(),))
+            parallel.wait()
+            learn("mf-dense", parallel, shard=True, checkpoint=checkpoint)
 
 
 if __name__ == "__main__":

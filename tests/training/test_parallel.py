@@ -24,7 +24,7 @@ from metammf.training.loop import CheckpointFile
 from metammf.training.objectives import draw_batch, make_objective
 from metammf.training.parallel import Parallel, collective, joined
 from metammf.training.sampling import NegativeSampler
-from metammf.training.sharded_checkpoint import load_shards
+from metammf.training.sharded_checkpoint import has_shards, load_shards
 from metammf.training.sharding import ShardedTable, sharded
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
@@ -75,6 +75,35 @@ def test_one_process_goes_on_from_what_two_have_sharded(outcomes, tmp_path, name
     found = WORK["learn"](name, Parallel(), checkpoint=checkpoint)
     assert_close(found, load_file(outcomes[0] / f"{name}-0.safetensors"))
     assert {path.name for path in folder.iterdir()} == {"checkpoint.safetensors", "checkpoint.previous.safetensors"}
+
+
+@pytest.mark.slow
+def test_shards_are_gone_on_from_beside_a_damaged_file(outcomes, tmp_path, caplog):
+    """As a kill leaves them between the writing of shards and the removal of the file that they replace."""
+    folder = shutil.copytree(outcomes[1] / "mf-dense", tmp_path / "run")
+    checkpoint = CheckpointFile(folder / "checkpoint.safetensors", "print")
+    for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
+        (folder / name).write_bytes(b"cut")
+    found = WORK["learn"]("mf-dense", Parallel(), checkpoint=checkpoint)
+    assert_close(found, load_file(outcomes[0] / "mf-dense-0.safetensors"))
+    assert "no good checkpoint is left" in caplog.text
+    assert "the end of epoch 2 is gone on from" in caplog.text
+
+
+@pytest.mark.slow
+def test_shards_tell_whose_they_are(outcomes, tmp_path):
+    path = shutil.copytree(outcomes[1] / "mf-dense", tmp_path / "run") / "checkpoint.safetensors"
+    assert has_shards(path, "print")
+    assert not has_shards(path, "another")
+    assert not has_shards(tmp_path / "checkpoint.safetensors", "print")
+    sorted(path.parent.rglob("*.safetensors"))[0].write_bytes(b"cut")
+    assert not has_shards(path, "print")
+
+
+@pytest.mark.slow
+def test_shards_take_the_place_of_both_files(outcomes):
+    """Broken off with whole tables, gone on with by sharded ones."""
+    assert {path.name for path in (outcomes[1] / "mf-dense.changed").glob("*.safetensors")} == set()
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ from metammf.training.checkpoint import has_checkpoint, remove_previous
 from metammf.training.fit import fit, pick_device
 from metammf.training.loop import CheckpointFile, peak_resident_mib
 from metammf.training.parallel import Parallel
-from metammf.training.sharded_checkpoint import header_path
+from metammf.training.sharded_checkpoint import has_shards, header_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -254,7 +254,7 @@ def _existing(out: Path, record: Mapping[str, Any], resume: bool) -> Run | None:
     try:
         run = Run.load(out)
     except RunError as error:
-        if not has_checkpoint(out / CHECKPOINT, record["fingerprint"]):
+        if not any(has(out / CHECKPOINT, record["fingerprint"]) for has in (has_checkpoint, has_shards)):
             raise
         # The checkpoint tells that it is the same run, and all else that the file said is known.
         log.warning("%s: written anew, since the checkpoint is of this run", error)

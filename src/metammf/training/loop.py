@@ -18,7 +18,7 @@ from torch import Tensor
 from metammf.errors import NonFiniteLossError, RunError, TrainingError
 from metammf.evaluation.evaluate import validation_metrics
 from metammf.models.scorers import FallbackScorer, finished_scorer
-from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, save_checkpoint
+from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, remove_previous, save_checkpoint
 from metammf.training.objectives import draw_batch
 from metammf.training.optimizers import Optimizer, clip_gradients, make_optimizer, make_up, release, settle
 from metammf.training.parallel import Parallel
@@ -136,8 +136,13 @@ class Trainer:
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
             RunError: the checkpoint cannot be gone on from.
+            TrainingError: other processes go on from another one.
         """
         self._resume()
+        if self.parallel.tell(self.progress.epoch) != self.progress.epoch:
+            raise TrainingError(
+                "the processes of this training read different checkpoints: is the run's folder shared?"
+            )
         self.parallel.agree(value for name, value in self.model.state_dict().items() if name not in self.sharded)
         for listener in self.listeners:
             listener.on_start(self.config.epochs, self.steps_per_epoch, self.progress)
@@ -288,8 +293,7 @@ class Trainer:
         if self.checkpoint is None:
             return
         path, fingerprint = self.checkpoint.path, self.checkpoint.fingerprint
-        found = [load_checkpoint(path, fingerprint), load_shards(path, fingerprint)]
-        saved = max(filter(None, found), key=lambda one: one.progress.step, default=None)
+        saved = _newest(path, fingerprint)
         if saved is None:
             return
         model, best, optimizer = self._own_rows(saved)
@@ -337,9 +341,28 @@ class Trainer:
             save_checkpoint(path, fingerprint, self.progress, *states)
         if self.parallel.leads:  # whichever of the two forms is the old one
             if self.sharded:
+                remove_previous(path)
                 path.unlink(missing_ok=True)
             else:
                 remove_shards(path)
+
+
+def _newest(path: Path, fingerprint: str) -> Checkpoint | None:
+    """Return the checkpoint of either form that has come further; a damaged one gives way to a good one of the other form."""
+    found: list[Checkpoint] = []
+    problems: list[RunError] = []
+    for load in (load_checkpoint, load_shards):
+        try:
+            saved = load(path, fingerprint)
+        except RunError as error:
+            problems.append(error)
+        else:
+            found += [saved] if saved is not None else []
+    if problems and not found:
+        raise problems[0]
+    for problem in problems:
+        log.warning("%s: the end of epoch %d is gone on from", problem, found[0].progress.epoch)
+    return max(found, key=lambda one: one.progress.step, default=None)
 
 
 def _seeded(seed: int, epoch: int, device: torch.device) -> torch.Generator:

@@ -146,6 +146,16 @@ def load_shards(path: Path, fingerprint: str) -> Checkpoint | None:
         raise RunError(f"{header}: the checkpoint is damaged ({error}); train into a new folder") from error
 
 
+def has_shards(path: Path, fingerprint: str) -> bool:
+    """Whether whole shards of this run stand for a checkpoint at `path`."""
+    try:
+        about = read_json(header_path(path))
+        folder = path.with_name(Path(about["folder"]).name)
+        return (about["format"], about["fingerprint"], about["files"]) == (FORMAT, fingerprint, _sizes(folder))
+    except (DataError, OSError, *_MALFORMED):
+        return False
+
+
 def remove_shards(path: Path) -> None:
     """Remove the shards that stood for a checkpoint file which has been written since."""
     header_path(path).unlink(missing_ok=True)
