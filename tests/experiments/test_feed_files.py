@@ -88,6 +88,22 @@ def test_an_interrupted_folder_goes_on_with_what_is_missing(feeds, expected, tmp
     assert third.written == []
 
 
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more"])
+def test_a_damaged_part_is_made_again(feeds, expected, tmp_path, content):
+    write_feed_folder(feeds, tmp_path, ASKED, OneProcess(), users_per_part=68)
+    (tmp_path / "part-00001.parquet").write_bytes(content)
+    again = Counting()
+    assert write_feed_folder(feeds, tmp_path, ASKED, again, users_per_part=68) == expected.height
+    assert again.written == ["part-00001.parquet"]
+    assert pl.read_parquet(tmp_path / "*.parquet").equals(expected)
+
+
+def test_a_job_killed_before_its_wishes_were_written(feeds, expected, tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / f".{MARKER}.abc.part").touch()
+    assert write_feed_folder(feeds, tmp_path, ASKED, OneProcess()) == expected.height
+
+
 def test_parts_of_other_wishes_are_not_mixed(recommender, feeds, tmp_path):
     write_feed_folder(feeds, tmp_path, ASKED, OneProcess())
     with pytest.raises(ConfigError, match="k was 5, is 6"):

@@ -191,6 +191,14 @@ def test_one_card_for_several_is_refused(monkeypatch):
         pass
 
 
+def test_a_process_without_a_card_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="process 1 of this machine has no card: there are 1"), joined("cuda"):
+        pass
+
+
 def test_processes_that_cannot_be_reached(monkeypatch):
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "none")):
         monkeypatch.setenv(name, value)

@@ -22,7 +22,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from metammf.errors import ConfigError, DataError
-from metammf.files import atomic_path, read_json, write_json
+from metammf.files import atomic_path, is_leftover, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FORMAT = "metammf-recommendations-1"
 MARKER = "recommendations.json"
 COLUMNS = ("user_id", "item_id", "rank", "score")
+_LOCK = ".lock"
 _PART_ROWS = 1 << 20
 
 
@@ -102,15 +103,28 @@ def write_feed_folder(
     parts = _parts(feeds, folder, users_per_part)
     asked = {**asked, "users": len(feeds.user_ids), "users_per_part": parts[0].stop if parts else 0}
     with _held(folder, asked):
-        there = [part for part in parts if part.path.is_file()]
-        done = sum(part.stop - part.start for part in there)
-        rows = sum(pl.scan_parquet(part.path).select(pl.len()).collect().item() for part in there)
-        for users, written in engine.write(feeds, [part for part in parts if part not in there]):
+        missing = []
+        done = rows = 0
+        for part in parts:
+            written = _rows_of(part.path)
+            if written is None:
+                missing.append(part)
+            else:
+                done, rows = done + part.stop - part.start, rows + written
+        for users, written in engine.write(feeds, missing):
             done, rows = done + users, rows + written
             if progress is not None:
                 progress(done, len(feeds.user_ids))
         write_json(folder / MARKER, {"format": FORMAT, "asked": asked, "rows": rows, "finished": True})
     return rows
+
+
+def _rows_of(path: Path) -> int | None:
+    """Return the rows of a part; None where it is not there, or damaged, and so to be made."""
+    try:
+        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    except (OSError, pl.exceptions.PolarsError):
+        return None
 
 
 def write_feed_file(
@@ -182,12 +196,12 @@ def _parts(feeds: Feeds, folder: Path, users_per_part: int | None) -> list[Part]
 @contextlib.contextmanager
 def _held(folder: Path, asked: Mapping[str, Any]) -> Iterator[None]:
     """Hold a folder for one job: made, or begun by an earlier call with the same wishes; rests of that are removed."""
-    if folder.exists() and not (folder / MARKER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder / MARKER).is_file() and (not folder.is_dir() or not _empty(folder)):
         raise DataError(f"{folder} exists and holds no recommendations (it has no {MARKER}): name another")
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / _LOCK, timeout=0):
             if (folder / MARKER).is_file():
                 _check_same(folder, asked)
             else:
@@ -197,6 +211,11 @@ def _held(folder: Path, asked: Mapping[str, Any]) -> Iterator[None]:
             yield
     except Timeout as error:
         raise DataError(f"{folder} is in use by another process") from error
+
+
+def _empty(folder: Path) -> bool:
+    """Whether there is nothing but what a job leaves that was killed before it had written its wishes down."""
+    return all(entry.name == _LOCK or is_leftover(entry.name) for entry in folder.iterdir())
 
 
 def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:

@@ -237,7 +237,7 @@ def joined(device: str) -> Iterator[tuple[Parallel, str]]:
         This process among them, the only one where `torchrun` was not there, and its device.
 
     Raises:
-        ConfigError: one card is named for several processes.
+        ConfigError: one card is named for several processes, or there is no card for this one.
         TrainingError: the others cannot be reached.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -248,7 +248,10 @@ def joined(device: str) -> Iterator[tuple[Parallel, str]]:
     if ":" in device:
         raise ConfigError(f"{size} processes need a card each: name device cuda, not {device}")
     if cuda:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        place, cards = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if place >= cards:
+            raise ConfigError(f"process {place} of this machine has no card: there are {cards}, and each needs its own")
+        device = f"cuda:{place}"
         torch.cuda.set_device(device)
     try:
         dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
