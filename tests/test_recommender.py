@@ -454,3 +454,10 @@ def test_a_file_cannot_name_code_to_run(metammf: Recommender, tmp_path: Path, mo
     with pytest.raises(RunError, match="cannot be imported"):
         Recommender.load(tmp_path / "saved")
     assert (tmp_path / "ran").exists()
+
+
+def test_columns_of_ids_are_made_once() -> None:
+    """For a single user they would take longer than all else."""
+    recommender = fit(MFConfig(embedding_dim=4), taste_groups().development, training=TrainingConfig(epochs=1))
+    assert recommender.feeds(3).user_ids is recommender.feeds(5).user_ids
+    assert recommender.feeds(3).items is recommender.feeds(5).items

@@ -157,7 +157,7 @@ class Recommender:
     def feeds(self, k: int = 10, *, seen: Seen = "train+validation", exclude: Sequence[Any] = ()) -> Feeds:
         """Return what makes `recommend_many`'s frames, by user index: all that another process needs to make them too."""
         barred = self.catalog.item_ids.indices(exclude)
-        return Feeds(self.final_scorer, id_series(self.catalog.user_ids), self._item_table, k, self._seen(seen), barred)
+        return Feeds(self.final_scorer, self._user_column, self._item_table, k, self._seen(seen), barred)
 
     def similar(self, item_id: Any, k: int = 10) -> pl.DataFrame:
         """Return the k items whose vectors are nearest to an item's by cosine, itself left out.
@@ -202,6 +202,11 @@ class Recommender:
     @cached_property
     def _all_seen(self) -> Interactions:
         return self.train.union(self.validation)
+
+    @cached_property
+    def _user_column(self) -> pl.Series:
+        """Ids of the users; made once, since a million strings take longer than a user's ranking."""
+        return id_series(self.catalog.user_ids)
 
     @cached_property
     def _item_table(self) -> pl.DataFrame:
