@@ -95,6 +95,30 @@ def test_resumed_is_bit_equal_with_undisturbed(file: CheckpointFile, epoch: int,
     assert same(resumed, undisturbed)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "adamw", "weight_decay": 1e-3},
+        {"objective": "softmax", "batch_size": 16, "batches_per_step": 2},
+        {"max_steps_per_epoch": 3, "l2_reg": 0.1, "gradient_clip": 0.1},
+        {"validation_users": 5, "max_steps": 11},
+    ],
+)
+def test_resumed_by_touched_rows_is_bit_equal_too(file: CheckpointFile, settings: dict[str, Any]) -> None:
+    model = MMF.model_copy(update={"backbone": "mf"})
+    training = TRAINING.model_copy(update={"table_updates": "touched", **settings})
+
+    def run(checkpoint: CheckpointFile | None, *listeners: Any) -> Recommender:
+        return fit(model, DEVELOPMENT, training=training, seed=1, checkpoint=checkpoint, listeners=listeners)
+
+    undisturbed = run(None)
+    with pytest.raises(KilledError):
+        run(file, KillAfter(2))
+    resumed = run(file)
+    assert told(resumed) == told(undisturbed)
+    assert same(resumed, undisturbed)
+
+
 def test_killed_again_and_again(file: CheckpointFile) -> None:
     undisturbed = run(None, patience=None)
     for epoch in range(1, 5):
