@@ -140,6 +140,7 @@ FILES = {
     "lying.parquet": lambda: footer_edited(
         table(user_id=[1, 2] * 600_000), zigzag(1_200_000), zigzag(2_000_000)
     ),
+    "lists.parquet": lambda: b"PAR1" + b"\x19" * 50_000 + struct.pack("<I", 50_000) + b"PAR1",
     # JSON
     "deep.json": lambda: b"[" * 100_000,
     "lists.json": lambda: b"[" + b"[]," * 300_000 + b"[]]",

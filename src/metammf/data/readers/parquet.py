@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from metammf.errors import FileFormatError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _MAGIC = b"PAR1"
-_MAX_DEPTH = 16  # of Thrift structs; Parquet's own end at 5
+_MAX_DEPTH = 16  # of Thrift structs and lists; Parquet's own end at 9
 _MAX_NESTING = 8  # of columns within columns
 _MAX_COLUMNS = 4096
 _MAX_FIXED = 64  # bytes of a value of fixed length: a UUID takes 16
@@ -41,6 +42,7 @@ class _Totals:
     """What all pages of a file claim together."""
 
     values: int = 0
+    packed: int = 0
     unpacked: int = 0
     rows: int = 0
 
@@ -92,11 +94,17 @@ class _Thrift:
         if kind == 8:
             count = self.varint()
             return (self.skip(count), count)
-        if kind in (9, 10):
-            return self.items()
-        if kind == 12:
-            return self.struct()
+        if kind in (9, 10, 12):
+            return self.nested(self.struct if kind == 12 else self.items)
         raise _DamagedError(f"a value of kind {kind}")
+
+    def nested(self, read: Callable[[], Any]) -> Any:
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise _DamagedError("structures nested too deeply")
+        found = read()
+        self.depth -= 1
+        return found
 
     def items(self) -> list[Any]:
         head = self.byte()
@@ -108,15 +116,11 @@ class _Thrift:
         return [read() for _ in range(count)]
 
     def struct(self) -> dict[int, Any]:
-        self.depth += 1
-        if self.depth > _MAX_DEPTH:
-            raise _DamagedError("structures nested too deeply")
         found: dict[int, Any] = {}
         number = 0
         while head := self.byte():
             number = number + (head >> 4) if head >> 4 else self.whole()
             found[number] = self.value(head & 15)
-        self.depth -= 1
         return found
 
 
@@ -209,6 +213,9 @@ def _check_chunk(data: mmap.mmap, about: Any, totals: _Totals, path: Path) -> in
     place, end = start, start + _count(about[7])
     if end > len(data):
         raise _DamagedError("a column that reaches beyond the file's end")
+    totals.packed += end - start
+    if totals.packed > len(data):  # or the same pages would be walked again and again
+        raise _DamagedError("columns that overlap")
     values = 0
     while place < end:
         thrift = _Thrift(data, place, end)
