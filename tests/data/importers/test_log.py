@@ -95,6 +95,19 @@ def test_moments_of_parquet(tmp_path):
     assert import_dataset(tmp_path / "log.parquet").interactions.timestamps.tolist() == [1577836800]
 
 
+@pytest.mark.parametrize("name", ["LOG.CSV", "Log.Parquet"])
+def test_endings_in_capitals(tmp_path, name):
+    table = pl.DataFrame({"user_id": ["a"], "item_id": ["x"]})
+    (table.write_parquet if "arquet" in name else table.write_csv)(tmp_path / name)
+    assert import_dataset(tmp_path / name).catalog.user_ids.ids.tolist() == ["a"]
+
+
+def test_text_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "log.csv").write_bytes("user_id,item_id\na,b\n".encode("utf-16"))
+    with pytest.raises(FileFormatError, match="is UTF-16 text"):
+        import_dataset(tmp_path / "log.csv")
+
+
 @quick
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=40), st.integers(1, 4))
 def test_the_k_core_is_the_largest_part_where_all_have_k(tmp_path, cells, k):

@@ -136,3 +136,18 @@ def test_ids_of_another_type_are_refused(tmp_path, values):
     path = written(tmp_path / "log.parquet", pl.DataFrame({"user": values}))
     with pytest.raises(FileFormatError, match=r"column 'user' is of .*expected ids"):
         read(path, ("user",), ())
+
+
+@pytest.mark.parametrize("ids", [[2**63 - 1, 2**63 - 3], [-(2**63), -(2**63) + 1], [-(2**63), 2**63 - 1]])
+def test_ids_at_the_ends_of_64_bits(tmp_path, ids):
+    path = written(tmp_path / "log.parquet", pl.DataFrame({"user": ids}))
+    found = read(path, ("user",), ()).ids["user"]
+    assert found.ids.dtype == pl.Int64
+    assert found.ids.gather(found.codes).to_list() == ids
+
+
+@pytest.mark.parametrize("dtype", [pl.Duration("us"), pl.Time])
+def test_what_is_no_moment_is_refused(tmp_path, dtype):
+    table = pl.DataFrame({"user": [1], "when": pl.Series([1], dtype=pl.Int64).cast(dtype)})
+    with pytest.raises(FileFormatError, match="column 'when' is of"):
+        read(written(tmp_path / "log.parquet", table), ("user",), ("when",))

@@ -40,7 +40,7 @@ _YEAR_10000 = 253_402_300_800
 
 def recognise(source: Path) -> bool:
     """Whether the source is a file with the ending of a table."""
-    return source.is_file() and source.suffix in _SUFFIXES
+    return source.is_file() and source.suffix.lower() in _SUFFIXES
 
 
 def read(

@@ -208,7 +208,7 @@ def _number(values: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.in
         return values.astype(np.int32), values
     low, high = int(values.min()), int(values.max())
     if high - low < 2 * len(values) + _SLICE:  # dense: no search
-        distinct = np.arange(low, high + 1)
+        distinct = low + np.arange(high - low + 1)  # the end itself may be beyond 64 bits
         return _by_slice(values, lambda some: some - low), distinct
     distinct = np.unique(values)
     return _by_slice(values, lambda some: np.searchsorted(distinct, some)), distinct

@@ -10,6 +10,7 @@ that is packed, or whose header has thousands of columns, is refused.
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ _MAX_HEADER = 1 << 20
 _MAX_COLUMNS = 4096
 # The table library would unpack these by itself, however much comes out: gzip, Zstandard, zlib at its three strengths.
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x78\x01", b"\x78\x9c", b"\x78\xda")
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 
@@ -51,12 +53,12 @@ def scan_table(path: Path | str, *, separator: str | None = None, quote: str | N
             raise FileFormatError(path, "is empty", "a table with a header")
     except OSError as error:
         raise FileFormatError(path, f"cannot be read ({error.strerror or error})") from error
-    if path.suffix == ".parquet":
+    if _is_parquet(path):
         _guard(path, lambda: check_parquet(path))
         frame = _guard(path, lambda: pl.scan_parquet(path, glob=False))
         _guard(path, frame.collect_schema)
         return frame
-    comma = separator or ("," if path.suffix in (".csv", ".txt") else "\t")
+    comma = separator or ("," if path.suffix.lower() in (".csv", ".txt") else "\t")
     _check_header(path, comma.encode(), quote.encode() if quote else None)
     frame = _guard(path, lambda: pl.scan_csv(path, separator=comma, quote_char=quote, infer_schema=False, glob=False))
     names = _guard(path, frame.collect_schema).names()
@@ -65,6 +67,10 @@ def scan_table(path: Path | str, *, separator: str | None = None, quote: str | N
             raise FileFormatError(path, f"has two columns {name!r}", "each column once")
     # A blank line is no row. That every column is looked at also finds lines with more fields than the header has.
     return frame.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet"
 
 
 def _check_header(path: Path, separator: bytes, quote: bytes | None) -> None:
@@ -77,6 +83,8 @@ def _check_header(path: Path, separator: bytes, quote: bytes | None) -> None:
         start = stream.read(_MAX_HEADER)
     if start.startswith(_PACKED):
         raise FileFormatError(path, "is compressed", "plain text: unpack it first")
+    if start.startswith(_UTF_16):
+        raise FileFormatError(path, "is UTF-16 text", "UTF-8: save it so")
     columns = 1
     for outside in start.split(quote)[::2] if quote else [start]:  # what is quoted may hold line ends
         row, ends, _ = outside.partition(b"\n")
@@ -168,7 +176,7 @@ def _guard(path: Path, read: Any) -> Any:
 
 def _line_not_utf8(path: Path) -> int:
     """Return the number of the first line of a text file that is not UTF-8, or 0."""
-    if path.suffix == ".parquet" or not path.is_file():
+    if _is_parquet(path) or not path.is_file():
         return 0
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
@@ -194,7 +202,7 @@ def ids(column: pl.Series, path: Path | str) -> pl.Series:
         raise FileFormatError(path, f"column {column.name!r} is of {column.dtype}", "ids: whole numbers or strings")
     column = column.cast(pl.String)
     _refuse_null(column.replace("", None) if (column == "").any() else column, path, "an id")
-    typed = Path(path).suffix == ".parquet"
+    typed = _is_parquet(Path(path))
     return column if typed or not column.str.contains(_WHOLE).all() else column.cast(pl.Int64)
 
 
@@ -209,7 +217,7 @@ def whole(column: pl.Series, path: Path | str, *, floor: bool = False) -> NDArra
     Raises:
         FileFormatError: a value is missing or is no whole number.
     """
-    if column.dtype.is_temporal():
+    if column.dtype in (pl.Date, pl.Datetime):  # no duration, no time of day
         column = column.cast(pl.Datetime("us")).dt.epoch("s")
     if column.dtype == pl.String:
         stripped = column.str.strip_chars()
