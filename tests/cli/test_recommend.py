@@ -100,6 +100,7 @@ def test_a_user_without_history_gets_popularity_and_is_told_so(metammf, dynamic,
         (("--all-users", "--out", "feeds.xlsx"), ".parquet or .csv"),
         (("--all-users", "--engine", "ray"), "writes a folder"),
         (("--all-users", "--engine", "ray", "--out", "feeds.csv"), "writes a folder"),
+        (("--user", "user-1", "--engine", "ray", "--out", "folder"), "is for --all-users"),
         (("--all-users", "--workers", "2"), "--engine ray"),
     ],
 )

@@ -100,6 +100,11 @@ def test_a_solved_model_accepts_training_settings_and_ignores_them(metammf, grou
     assert "evaluate" in metammf("train", groups, "--recipe", "p3", "--out", tmp_path / "p3").out
 
 
+def test_tables_are_sharded_under_torchrun_alone(refused, groups, tmp_path):
+    assert "torchrun" in refused("train", groups, "--recipe", "mf", "--shard-tables", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_data_set_without_a_split_asks_for_a_method(metammf, refused, unsplit, tmp_path):
     run = tmp_path / "run"
     message = refused("train", unsplit, "--recipe", "popularity", "--out", run)

@@ -88,6 +88,8 @@ def _check_out(out: Path | None, engine: str, workers: int | None, *, all_users:
     from metammf.cli.output import check_extension, check_workers
     from metammf.errors import ConfigError
 
+    if engine == "ray" and not all_users:
+        raise ConfigError("--engine ray is for --all-users: one process ranks for a few as fast")
     if engine == "ray" and (out is None or out.suffix):
         raise ConfigError("--engine ray writes a folder: name one with --out, without an extension")
     check_workers(engine, workers)

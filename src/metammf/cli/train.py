@@ -1,5 +1,6 @@
 """``metammf train``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -82,6 +83,8 @@ def train(
     from metammf.experiments.run import RunOptions, train_run
     from metammf.training.parallel import joined
 
+    if shard_tables and "WORLD_SIZE" not in os.environ:
+        raise ConfigError("--shard-tables divides tables among the processes that `torchrun` starts: start it by that")
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"--threads must be at least 1, got {threads}")
