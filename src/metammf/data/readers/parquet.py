@@ -11,6 +11,7 @@ import mmap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from metammf.data.readers.arrow_notes import FoldedError, check_arrow_schema
 from metammf.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class _Thrift:
             return self.skip(8)
         if kind == 8:
             count = self.varint()
-            return (self.skip(count), count)
+            return (self.skip(count), count, self.place - count)
         if kind in (9, 10, 12):
             return self.nested(self.struct if kind == 12 else self.items)
         raise _DamagedError(f"a value of kind {kind}")
@@ -134,7 +135,7 @@ def check_parquet(path: Path) -> None:
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             _check(data, path)
-        except (_DamagedError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (_DamagedError, FoldedError, KeyError, TypeError, AttributeError, IndexError) as error:
             # A field that is missing, or is of another kind, shows in whatever looks for it.
             raise FileFormatError(path, f"cannot be read as a table: not a whole Parquet file ({error})") from error
 
@@ -147,6 +148,10 @@ def _check(data: mmap.mmap, path: Path) -> None:
     if length > size - 12:
         raise _DamagedError(f"a footer of {length} bytes")
     footer = _Thrift(data, size - 8 - length, size - 8).struct()
+    for note in footer.get(5) or []:
+        if note[1][0] == b"ARROW:schema" and 2 in note:
+            _, count, start = note[2]
+            check_arrow_schema(data[start : start + count])
     flat = _check_schema(footer[2], footer.get(5) or [], path)
     totals = _Totals()
     for group in footer.get(4) or []:
