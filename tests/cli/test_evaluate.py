@@ -8,7 +8,8 @@ import pytest
 
 from metammf.files import read_json
 
-KEYS = {"part", "seen", "ks", "all_users", "num_users", "num_interactions", "metrics", "warm", "cold", "seconds", "run"}
+KEYS = {"part", "seen", "ks", "all_users", "sample", "num_users", "num_interactions", "metrics", "warm", "cold"}
+KEYS |= {"seconds", "run"}
 NAMES = (
     "recall",
     "ndcg",
@@ -101,7 +102,7 @@ def test_other_data_is_refused(refused, dynamic, unsplit):
         (("--part", "validation", "--seen", "train+validation"), "would leave out the very items"),
         (("-k", "0"), "each 1 or more"),
         (("--users", "0"), "expected 1 or more"),
-        (("--users", "5", "--all-users"), "not all users as well"),
+        (("--users", "5", "--all-users"), "exclude each other"),
         (("--workers", "2"), "--engine ray"),
         (("--per-user", "users.txt"), ".parquet or .csv"),
     ],
@@ -119,7 +120,8 @@ def test_some_users(metammf, dynamic, tmp_path):
     assert len(some) == 6
     assert some == again
     assert some < everybody
-    assert (dynamic / "evaluation" / "test-train+validation-5-users.json").is_file()
+    kept = json.loads((dynamic / "evaluation" / "test-train+validation-5-users.json").read_text("utf-8"))
+    assert (kept["sample"], kept["num_users"]) == (5, 5)
 
 
 def test_what_is_no_run(refused, groups, tmp_path):

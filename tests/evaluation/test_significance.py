@@ -138,7 +138,7 @@ def test_compare_refuses_what_cannot_be_paired() -> None:
         sig.compare(a, evaluation([1.0, 0.0], [0, 2]), "recall@5")
     with pytest.raises(DataError, match="one model are of different users"):
         sig.compare([a, evaluation([1.0])], a, "recall@5")
-    with pytest.raises(DataError, match="different \\(part, seen, all_users\\)"):
+    with pytest.raises(DataError, match="different \\(part, seen, all_users, sample\\)"):
         sig.compare(a, evaluation([1.0, 0.0], seen="train+validation"), "recall@5")
     with pytest.raises(DataError, match="at least one evaluation"):
         sig.compare([], a, "recall@5")

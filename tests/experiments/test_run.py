@@ -20,6 +20,7 @@ from metammf.experiments.evaluating import evaluate_run
 from metammf.experiments.listing import list_runs
 from metammf.experiments.run import Run, RunOptions, train_run
 from metammf.recommender import Recommender
+from metammf.training.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL = {"model.hidden_dims": [8], "model.embedding_dim": 16, "training.epochs": 2, "training.metric": "ndcg@5"}
 
@@ -105,6 +106,39 @@ def test_interrupted_training_goes_on_where_it_was(folder, tmp_path):
         sum(line["seconds"] + line["evaluation_seconds"] for line in lines), abs=1e-3
     )
     assert resumed.record["started"] == interrupted["started"]
+
+
+def test_a_run_from_before_a_setting_was_known_goes_on(folder, tmp_path):
+    """The setting stood at its default then; the run's own fingerprint goes on being its checkpoint's."""
+    whole = train_run(merge("metammf-mf", SMALL), folder, tmp_path / "whole")
+
+    def stop(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run(merge("metammf-mf", SMALL), folder, tmp_path / "old", RunOptions(listeners=(Told(stop),)))
+    record = json.loads((tmp_path / "old" / "run.json").read_text("utf-8"))
+    del record["config"]["training"]["batches_per_step"]
+    record["fingerprint"] = "of another version"
+    (tmp_path / "old" / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    _refingerprint(tmp_path / "old" / "checkpoint.safetensors", "of another version")
+    again = train_run(merge("metammf-mf", SMALL), folder, tmp_path / "old", RunOptions(resume=True))
+    assert again.record["fingerprint"] == "of another version"
+    users = torch.arange(17)
+    assert torch.equal(again.recommender().scores(users), whole.recommender().scores(users))
+    other = merge("metammf-mf", SMALL | {"training.batches_per_step": 2})
+    with pytest.raises(RunError, match=r"training\.batches_per_step was 1, is 2"):
+        train_run(other, folder, tmp_path / "old", RunOptions(resume=True))
+
+
+def _refingerprint(path, fingerprint):
+    saved = load_checkpoint(path, json.loads(_header(path))["fingerprint"])
+    save_checkpoint(path, fingerprint, saved.progress, saved.model, saved.best, saved.optimizer)
+
+
+def _header(path):
+    with safe_open(path, framework="pt") as stream:
+        return json.dumps(stream.metadata())
 
 
 def test_a_recommender_that_is_gone_is_made_again(folder, tmp_path):

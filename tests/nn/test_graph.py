@@ -98,3 +98,15 @@ def test_memory_is_that_of_the_vectors() -> None:
         around_users, around_items = graph.symmetric_neighbours(users, items)
         (around_users.square().sum() + around_items.square().sum()).backward()
     assert largest.numel <= max(users.numel(), dense.sum()), largest.operation
+
+
+def test_symmetric_weights_follow_a_change_of_precision() -> None:
+    graph = BipartiteGraph(binary())
+    users, items = torch.randn(6, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    graph.symmetric_neighbours(users.float(), items.float())
+    graph.double()
+    dense = torch.from_numpy(binary().toarray()).double()
+    weighted = dense / (dense.sum(1, keepdim=True).clamp(min=1) * dense.sum(0, keepdim=True).clamp(min=1)).sqrt()
+    found = graph.symmetric_neighbours(users, items)
+    torch.testing.assert_close(found[0], weighted @ items, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found[1], weighted.T @ users, rtol=1e-12, atol=1e-12)

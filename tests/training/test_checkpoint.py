@@ -263,6 +263,14 @@ def test_a_header_that_was_tampered_with(file: CheckpointFile, change: Any) -> N
         run(file)
 
 
+def test_a_checkpoint_of_another_version_is_named_and_left_alone(file: CheckpointFile) -> None:
+    run(file)
+    with_header(file.path, lambda header: header.update(format="metammf-checkpoint-99"))
+    with pytest.raises(RunError, match="is of the form metammf-checkpoint-99, of another version"):
+        run(file)
+    assert file.path.exists()
+
+
 def test_foreign_files(file: CheckpointFile, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

@@ -164,8 +164,10 @@ def evaluate(
     """
     started = perf_counter()
     lengths, left_out = _lengths(ks), _checked(part, seen)
-    if sample is not None and (sample < 1 or all_users):
-        raise ConfigError(f"a sample of {sample} users: expected 1 or more, and not all users as well")
+    if sample is not None and sample < 1:
+        raise ConfigError(f"a sample of {sample} users: expected 1 or more")
+    if sample is not None and all_users:
+        raise ConfigError("a sample of users and all users exclude each other")
     whole: Interactions = getattr(split, part)
     _not_empty(whole, part)
     relevant = whole.of_some_users(sample, seed=0)
@@ -199,6 +201,7 @@ def evaluate(
         seen=left_out,
         ks=lengths,
         all_users=all_users,
+        sample=sample,
         num_users=len(ranking.users),
         num_interactions=len(relevant),
         metrics=averages[""] | beyond_metrics(ranking.items, split.train.item_counts, lengths),

@@ -34,6 +34,7 @@ class Evaluation:
             is no such interaction.
         seconds: Wall-clock time.
         run: What was evaluated, where it was a run: model, seed, placebo, and whether it was refitted on validation too.
+        sample: How many users of the part were looked at, where not all were.
         per_user: One row a user: ``user_id``, ``relevant``, each metric at each k; and the same of the tables, as
             ``warm/...``, ``cold_among_all/...`` and ``cold_among_cold/...``, null where the user is not in the table.
             Not part of the JSON form.
@@ -50,6 +51,7 @@ class Evaluation:
     cold: Mapping[str, Any]
     seconds: float
     run: Mapping[str, Any] = field(default_factory=dict)
+    sample: int | None = None
     per_user: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class Evaluation:
             DataError: a key is missing.
         """
         names = [entry.name for entry in fields(cls) if entry.name != "per_user"]
-        values = {"run": {}, **values}
+        values = {"run": {}, "sample": None, **values}
         missing = [name for name in names if name not in values]
         if missing:
             raise DataError(f"evaluation: expected the keys {', '.join(names)}; {', '.join(missing)} missing")
@@ -88,7 +90,7 @@ class Evaluation:
             self.per_user.write_parquet(part)
 
     def __str__(self) -> str:
-        who = "all users" if self.all_users else "users"
+        who = "all users" if self.all_users else "users, a sample" if self.sample else "users"
         head = (
             f"{self.part}: {self.num_users:,} {who}, {self.num_interactions:,} interactions, "
             f"{self.seen} left out ({self.seconds:.1f} s)"

@@ -224,9 +224,11 @@ def _listed(evaluations: Evaluation | Sequence[Evaluation]) -> Sequence[Evaluati
 
 
 def _same_protocol(evaluations: Sequence[Evaluation]) -> None:
-    protocols = {(one.part, one.seen, one.all_users) for one in evaluations}
+    protocols = {(one.part, one.seen, one.all_users, one.sample) for one in evaluations}
     if len(protocols) != 1:
-        raise DataError(f"evaluations of different (part, seen, all_users) cannot be compared: {sorted(protocols)}")
+        raise DataError(
+            f"evaluations of different (part, seen, all_users, sample) cannot be compared: {sorted(protocols, key=str)}"
+        )
 
 
 def _portions(total: int, width: int) -> list[int]:

@@ -55,7 +55,7 @@ RUN_FILE = "run.json"
 CHECKPOINT = "checkpoint.safetensors"
 REFIT_CHECKPOINT = "refit.safetensors"
 LOCK = ".lock"
-_TRAIN, _NOTHING_TO_DO = "train", "nothing to do"
+_NOTHING_TO_DO = "nothing to do"
 
 log = logging.getLogger(__name__)
 
@@ -195,11 +195,11 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
             return existing
         remove_leftovers(out)
         if existing is not None:
-            record["started"] = existing.record.get("started", record["started"])
+            record |= {key: existing.record.get(key, record[key]) for key in ("started", "fingerprint")}
         try:
             write_json(out / RUN_FILE, record)
             write_json(out / "environment.json", environment(device, options.precision, options.parallel.size))
-            options.parallel.tell(_TRAIN)
+            options.parallel.tell(record["fingerprint"])
             return _train(Run(out, config, record), development, options, device)
         except WriteError as error:
             raise RunError(f"{error}; make room there, then the same command with --resume goes on") from error
@@ -259,9 +259,19 @@ def _existing(out: Path, record: Mapping[str, Any], resume: bool) -> Run | None:
         # The checkpoint tells that it is the same run, and all else that the file said is known.
         log.warning("%s: written anew, since the checkpoint is of this run", error)
         return Run(out, from_mapping(record["config"]), record)
-    if run.record["fingerprint"] != record["fingerprint"]:
+    if not _same(run.record, record):
         raise RunError(f"{out} holds a run of other settings or other data: {_difference(run.record, record)}")
     return run
+
+
+def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two records are of one config, data and precision; a setting that is newer than a run stood at its default."""
+    configs = [from_mapping(one["config"], from_file=True) for one in (old, new)]
+    return (configs[0], old["data"]["sha256"], old.get("precision")) == (
+        configs[1],
+        new["data"]["sha256"],
+        new["precision"],
+    )
 
 
 def _of_a_start(name: str) -> bool:
@@ -325,7 +335,9 @@ def _with_placebo(development: Development, config: RunConfig) -> Development:
 
 def _assist(run: Run, development: Development, options: RunOptions, device: str) -> Run:
     """Train along with the process that leads, and write nothing."""
-    if options.parallel.tell(None) == _TRAIN:
+    fingerprint = options.parallel.tell(None)
+    if fingerprint != _NOTHING_TO_DO:
+        run = replace(run, record={**run.record, "fingerprint": fingerprint})
         _learn(run, development, options, device)
     return run
 

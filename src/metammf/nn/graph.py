@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -160,6 +160,10 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
         for name, axis in (("user_degrees", 1), ("item_degrees", 0)):
             degrees = torch.as_tensor(matrix.sum(axis=axis), dtype=torch.float32).reshape(-1, 1)
             self.register_buffer(name, degrees, persistent=False)
+
+    def _apply(self, *arguments: Any, **options: Any) -> Self:
+        self._symmetric.clear()  # made anew of what the buffers have been moved or cast to
+        return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def sum_to_users(self, items: Float[Tensor, "num_items dim"]) -> Float[Tensor, "num_users dim"]:
         """Return, for each user, the sum over the items it watched."""

@@ -14,7 +14,7 @@ import json
 import logging
 import zlib
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -197,8 +197,7 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
         raise RunError(
             f"{path}: no good checkpoint is left to go on from: {problem}; the one before: {error}; train into a new folder"
         ) from error
-    if path.is_file():
-        path.unlink()
+    path.unlink(missing_ok=True)
     log.warning("%s: %s; going on from the one before, the end of epoch %d", path, problem, saved.progress.epoch)
     return saved
 
@@ -235,7 +234,7 @@ def _read(path: Path) -> tuple[str, Checkpoint]:
         with safe_open(path, framework="pt") as stream:
             header = stream.metadata() or {}
             if header.get("format") != FORMAT:
-                raise _DamagedError(f"expected a checkpoint of the form {FORMAT}, got {header.get('format')!r}")
+                _refuse_form(path, header.get("format"))
             tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 - not a mapping
         if header.get("crc32") != _checksum(header, tensors):
             raise _DamagedError("its checksum does not fit its content")
@@ -244,6 +243,12 @@ def _read(path: Path) -> tuple[str, Checkpoint]:
         raise _DamagedError(str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
         raise _DamagedError(repr(error)) from error
+
+
+def _refuse_form(path: Path, form: str | None) -> NoReturn:
+    if form is not None and form.startswith(FORMAT.rpartition("-")[0]):
+        raise RunError(f"{path}: is of the form {form}, of another version of metammf; this one goes on from {FORMAT}")
+    raise _DamagedError(f"expected a checkpoint of the form {FORMAT}, got {form!r}")
 
 
 def parsed(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:

@@ -20,8 +20,8 @@ class TrainingConfig(Config):
     epochs: Positive = 200
     """Passes over the train interactions, at most."""
     batches_per_step: Positive = 1
-    """Batches whose gradients one step collects. They share one fusion and one propagation, in the memory of one batch: for
-    "bpr" and "bce" the same as one step on a batch so many times larger."""
+    """Batches whose gradients one step collects. They share one fusion and one propagation of their distinct nodes, and of
+    what else a batch takes no more than one is held: for "bpr" and "bce" the same as one step on a batch so many times larger."""
     max_steps_per_epoch: Positive | None = None
     """Collect more batches a step where an epoch would otherwise take more steps than this. With a backbone that propagates,
     an epoch costs steps times the graph: with a fixed number of steps it grows as the log does, without as its square."""

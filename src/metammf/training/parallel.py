@@ -223,7 +223,10 @@ def collective() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise TrainingError("another process of this training has ended and says why; --resume goes on") from error
+        cause = (str(error).splitlines() or ["no reason given"])[0]
+        raise TrainingError(
+            f"another process of this training has ended and says why ({cause}); --resume goes on"
+        ) from error
 
 
 @contextlib.contextmanager
