@@ -156,6 +156,14 @@ def atomic_folder(path: Path | str, *, marker: str) -> Iterator[Path]:
         raise
 
 
+def bring_to_disk(folder: Path) -> None:
+    """Wait until the files of a folder, and their names, are on the disk."""
+    for file in folder.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+    _sync_folder(folder)
+
+
 def _settle(file: Path) -> None:
     """Give a written file or folder the usual permissions, since some writers keep theirs, and bring it to the disk."""
     if file.is_dir():

@@ -42,8 +42,9 @@ def show_warnings(*, shown: bool = True) -> None:
     """
     logging.basicConfig(
         level=logging.WARNING if shown else logging.ERROR,
-        format="%(message)s",
-        handlers=[RichHandler(console=err, show_path=False)],
+        format="%(message)s" if err.is_terminal else "%(levelname)s: %(message)s",
+        # In a file a message is one line, whatever its length.
+        handlers=[RichHandler(console=err, show_path=False) if err.is_terminal else logging.StreamHandler(sys.stderr)],
     )
 
 

@@ -58,6 +58,7 @@ def recommend(
 
     if bool(user) == all_users:
         raise ConfigError("name users with --user ID..., or ask for --all-users")
+    user = list(dict.fromkeys(user or ()))  # nobody twice
     _check_out(out, engine, workers, all_users=all_users)
     recommender = Recommender.load(run)
     barred = _lines(exclude) if exclude is not None else []
@@ -146,11 +147,17 @@ def _tell_of_strangers(recommender: "Recommender", named: list[str] | None) -> N
         err.print(f"{count:,} user{'s' if count > 1 else ''} without history: popular items for them")
 
 
+def _cause(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def _lines(path: Path) -> list[str]:
     from metammf.errors import FileFormatError
 
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise FileFormatError(path, f"cannot be read ({error})", "a text file of item ids, one a line") from error
+        raise FileFormatError(
+            path, f"cannot be read ({_cause(error)})", "a text file of item ids, one a line"
+        ) from error
     return [line.strip() for line in lines if line.strip()]

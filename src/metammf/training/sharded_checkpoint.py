@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 
 from metammf.errors import DataError, RunError
-from metammf.files import read_json, write_json
+from metammf.files import bring_to_disk, read_json, write_json
 from metammf.training.checkpoint import Checkpoint, flattened, parsed
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def save_shards(
     except (OSError, CheckpointException) as error:
         raise RunError(f"{folder}: cannot be written ({error})") from error
     if parallel.leads:
+        bring_to_disk(folder)
         about = {
             "format": FORMAT,
             "fingerprint": fingerprint,

@@ -239,7 +239,11 @@ def _check_chunk(data: mmap.mmap, about: Any, totals: _Totals, path: Path) -> in
             continue
         values += _count(about_data[1])
         if about_data.get(2 if 5 in page else 4) == _DELTA_BYTE_ARRAY:
-            raise FileFormatError(path, "has a column in the encoding DELTA_BYTE_ARRAY, which is not read")
+            raise FileFormatError(
+                path,
+                "has a column in the encoding DELTA_BYTE_ARRAY, which is not read",
+                "the encodings that Polars, PyArrow and DuckDB write by themselves",
+            )
     if values != about[5]:
         raise _DamagedError(f"a column of {about[5]} values whose pages hold {values}")
     totals.values += values
