@@ -204,14 +204,22 @@ def test_rank_refuses_what_does_not_fit(world) -> None:
         rank(scorer, [0, 1], 1)
 
 
-def test_top_k_is_the_same_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = torch.from_numpy(np.random.default_rng(0).integers(50, size=(7, 200)).astype(np.float32))
-    alone = top_k(scores, 9)
-    monkeypatch.setattr("metammf.ranking.topk._SLICE", 100)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    shared = top_k(scores, 9)
-    assert torch.equal(alone[0], shared[0])
-    assert torch.equal(alone[1], shared[1])
-    scores[5, 3] = torch.nan
-    with pytest.raises(DataError, match=r"NaN in row 5$"):
-        top_k(scores, 9)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_batches_that_are_ranked_while_others_are_scored(threads: int) -> None:
+    """In the order asked for, whatever the number of threads; what goes wrong in one of them is told."""
+    before = torch.get_num_threads()
+    scores = np.random.default_rng(0).integers(0, 9, (50, 40)).astype(np.float32)
+    seen = sparse.csr_array(np.random.default_rng(1).random((50, 40)) < 0.3)
+    users = np.random.default_rng(2).permutation(50)
+    expected = rank(Scores(torch.from_numpy(scores)), users, 5, seen=seen, batch_size=50)
+    torch.set_num_threads(threads)
+    try:
+        found = rank(Scores(torch.from_numpy(scores)), users, 5, seen=seen, batch_size=7)
+        broken = scores.copy()
+        broken[users[31], 3] = np.nan
+        with pytest.raises(DataError, match="NaN in row 3"):
+            rank(Scores(torch.from_numpy(broken)), users, 5, seen=seen, batch_size=7)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])

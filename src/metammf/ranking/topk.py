@@ -5,8 +5,8 @@ Equal scores are ordered by the lower item index, on every device. B users, N it
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from metammf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
     from numpy.typing import ArrayLike, NDArray
     from scipy import sparse
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
 _CACHED_SCORES = 1 << 21
 _FEWEST_USERS = 32
 _MOST_SCORES = 1 << 26
-# Items whose maximum stands for them in the search for a bound, and scores that are worth a thread of their own.
+# Items whose maximum stands for them in the search for a bound.
 _CHUNK = 16
-_SLICE = 1 << 19
 
 
 class ItemScorer(Protocol):
@@ -82,19 +82,6 @@ def top_k(scores: Tensor, k: int, *, seen: tuple[Tensor, Tensor] | None = None) 
 
 
 def _top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Share the rows among threads: what NumPy does here it does on one, with the interpreter's lock released."""
-    workers = min(torch.get_num_threads(), scores.numel() // _SLICE) if _in_numpy(scores) else 1
-    if workers < 2:
-        return _slice_top_k(scores, k, 0)
-    slices = scores.chunk(workers)
-    starts = accumulate(map(len, slices), initial=0)
-    with ThreadPoolExecutor(len(slices)) as pool:
-        items, best = zip(*pool.map(_slice_top_k, slices, repeat(k), starts), strict=True)
-    return torch.cat(items), torch.cat(best)
-
-
-def _slice_top_k(scores: Tensor, k: int, first: int) -> tuple[Tensor, Tensor]:
-    """Rank rows of which the first is the `first` of its batch."""
     count, num_items = scores.shape
     items = scores.new_full((count, k), -1, dtype=torch.int64)
     best = scores.new_full((count, k), -torch.inf)
@@ -102,7 +89,7 @@ def _slice_top_k(scores: Tensor, k: int, first: int) -> tuple[Tensor, Tensor]:
         return items, best
     bound = _lower_bound(scores, min(k, num_items))
     if bound.isnan().any():
-        raise DataError(f"scores: expected numbers, got NaN in row {first + int(bound.isnan().nonzero()[0, 0])}")
+        raise DataError(f"scores: expected numbers, got NaN in row {int(bound.isnan().nonzero()[0, 0])}")
     flat, starts = _candidates(scores, bound, min(k, num_items))
     row = flat // num_items
     slot = torch.arange(len(flat), device=flat.device) - starts[row]
@@ -201,7 +188,7 @@ def rank_batches(
     exclude: ArrayLike | None = None,
     batch_size: int | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """Rank all items for many users, batch by batch, in memory of one batch.
+    """Rank all items for many users, batch by batch, in memory of a few batches.
 
     Args:
         scorer: Anything with `num_items` and `scores(users)`.
@@ -226,10 +213,22 @@ def rank_batches(
         batch_size = users_at_once(num_items)
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-    for start in range(0, len(users), batch_size):
-        batch = users[start : start + batch_size]
-        items, scores = _rank_batch(scorer, batch, k, seen, allowed)
-        yield batch, items, scores
+    # While one batch is ranked, the next is scored: ranking keeps one processor busy, with the interpreter's lock released.
+    ahead = _batches_ahead(num_items, batch_size) if len(users) > batch_size else 0
+    waiting: deque[tuple[NDArray[np.int64], Future[tuple[NDArray[np.int64], NDArray[np.float32]]]]] = deque()
+    with ThreadPoolExecutor(max(1, ahead)) as pool:
+        for start in range(0, len(users), batch_size):
+            batch = users[start : start + batch_size]
+            work = (_scored(scorer, batch), batch, k, seen, allowed)
+            if not ahead:
+                yield batch, *_ranked(*work)
+                continue
+            waiting.append((batch, pool.submit(_ranked, *work)))
+            if len(waiting) > ahead:
+                first, ranking = waiting.popleft()
+                yield first, *ranking.result()
+        for batch, ranking in waiting:
+            yield batch, *ranking.result()
 
 
 def rank(
@@ -267,22 +266,33 @@ def users_at_once(num_items: int) -> int:
     return max(1, min(max(_CACHED_SCORES // num_items, _FEWEST_USERS), _MOST_SCORES // num_items))
 
 
+def _batches_ahead(num_items: int, batch_size: int) -> int:
+    """Batches that are ranked while another is scored: none on one thread, and no more than memory is meant for."""
+    return min(torch.get_num_threads() // 2, max(1, _MOST_SCORES // max(1, num_items * batch_size)))
+
+
 @torch.no_grad()
-def _rank_batch(
-    scorer: ItemScorer,
+def _scored(scorer: ItemScorer, users: NDArray[np.int64]) -> Tensor:
+    scores = scorer.scores(torch.from_numpy(users))
+    expected = (len(users), scorer.num_items)
+    if tuple(scores.shape) != expected:
+        raise DataError(f"scores: expected shape {expected} of (users, items), got {tuple(scores.shape)}")
+    return scores
+
+
+@torch.no_grad()
+def _ranked(
+    scores: Tensor,
     users: NDArray[np.int64],
     k: int,
     seen: sparse.csr_array | None,
     allowed: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    scores = scorer.scores(torch.from_numpy(users))
-    expected = (len(users), scorer.num_items)
-    if tuple(scores.shape) != expected:
-        raise DataError(f"scores: expected shape {expected} of (users, items), got {tuple(scores.shape)}")
+    num_items = scores.shape[1]
     hidden = None if seen is None else entries_of(seen, users)
     if allowed is not None:
         scores = scores[:, torch.from_numpy(allowed).to(scores.device)]
-        hidden = None if hidden is None else _among(hidden, allowed, scorer.num_items)
+        hidden = None if hidden is None else _among(hidden, allowed, num_items)
     pair = None if hidden is None else (_on(hidden[0], scores), _on(hidden[1], scores))
     items, best = (result.cpu() for result in top_k(scores, k, seen=pair))
     places = items.numpy()
