@@ -276,7 +276,8 @@ def main() -> None:
     replace_between(ROOT / "docs" / "results.md", BEGIN, END, whole)
     for bench in ("tiktok", "tiktok-shared-lightgcn", "tiktok-shared-gcn", "lfm2k-cold"):
         begin, end = (f"<!-- {bench}:{mark} -->" for mark in ("begin", "end"))
-        replace_between(ROOT / "docs" / "findings.md", begin, end, ablations(bench))
+        if found := ablations(bench):
+            replace_between(ROOT / "docs" / "findings.md", begin, end, found)
 
 
 if __name__ == "__main__":
