@@ -52,15 +52,20 @@ def run(command: list[str], log: Path) -> Figures:
     return Figures(perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
+def generation(world: str, users: int, items: int, interactions: int) -> list[str]:
+    """Return the command that writes a world with features of the widths that encoders give, in float16."""
+    counts = [f"--users={users}", f"--items={items}", f"--interactions={interactions}"]
+    shape = ["--widths", WIDTHS, "--dtype", "float16", "--cold-share", "0.02"]
+    return [sys.executable, "-m", "metammf", "data", "generate", world, *counts, *shape]
+
+
 def steps(folder: Path, given: argparse.Namespace) -> dict[str, list[str]]:
     """Name the steps in order, each with its command."""
     metammf = [sys.executable, "-m", "metammf", "data"]
     here = [sys.executable, __file__, "--folder", str(folder)]
     world, core = str(folder / "world"), ["--k-core", str(given.k_core)]
-    counts = [f"--{name}={getattr(given, name)}" for name in ("users", "items", "interactions")]
-    shape = ["--widths", WIDTHS, "--dtype", "float16", "--cold-share", "0.02"]
     return {
-        "generate": [*metammf, "generate", world, *counts, *shape],
+        "generate": generation(world, given.users, given.items, given.interactions),
         "load": [*here, "--load", "none"],
         **{f"load and split, {method}": [*here, "--load", method] for method in METHODS},
         "describe": [*metammf, "describe", world, "--json"],

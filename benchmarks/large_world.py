@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from large_log import WIDTHS, Figures, run
+from large_log import Figures, generation, run
 
 SIZES = {"large": (1_000_000, 200_000, 20_000_000), "medium": (300_000, 60_000, 6_000_000), "small": (400, 200, 4_000)}
 
@@ -28,28 +28,10 @@ def commands(given: argparse.Namespace) -> dict[str, tuple[list[str], Path]]:
     metammf = [sys.executable, "-m", "metammf"]
     folder = given.folder.resolve()
     world, trained, feeds = (str(folder / name) for name in ("world", given.recipe, f"{given.recipe}-feeds.parquet"))
-    counts = [
-        f"--{name}={value}" for name, value in zip(("users", "items", "interactions"), SIZES[given.size], strict=True)
-    ]
     epoch = ["training.epochs=1", *([f"training.max_steps={given.steps}"] if given.steps else [])]
     settings = [word for setting in [*epoch, *given.set] for word in ("--set", setting)]
     return {
-        "generate": (
-            [
-                *metammf,
-                "data",
-                "generate",
-                world,
-                *counts,
-                "--widths",
-                WIDTHS,
-                "--dtype",
-                "float16",
-                "--cold-share",
-                "0.02",
-            ],
-            folder / "world" / "dataset.json",
-        ),
+        "generate": (generation(world, *SIZES[given.size]), folder / "world" / "dataset.json"),
         "train an epoch": (
             [
                 *(

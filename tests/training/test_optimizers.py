@@ -134,7 +134,7 @@ def test_the_state_goes_through_a_checkpoint() -> None:
             optimizer.step()
             if step != 17:
                 continue
-            optimizer.settle()
+            optimizer.rows.settle()
             if cut:
                 state, values = optimizer.state_dict(), (weights.weight.detach().clone(), bias.detach().clone())
                 assert set(state["state"]) == {0, 1}
@@ -144,7 +144,7 @@ def test_the_state_goes_through_a_checkpoint() -> None:
                 with torch.no_grad():
                     weights.weight.copy_(values[0])
                     bias.copy_(values[1])
-        optimizer.settle()
+        optimizer.rows.settle()
         return weights.weight.detach()
 
     assert torch.equal(run(cut=False), run(cut=True))

@@ -86,8 +86,9 @@ class SoftmaxObjective:
         assert batch.masked is not None
         # A user's scores of the shared negatives serve all of its positives.
         users, places, positives, negatives = batch.distinct_vectors(model)
+        nothing = torch.zeros(len(negatives), device=negatives.device)
         scores = _with_offsets(model, batch.positives, (functional.embedding(places, users) * positives).sum(1))
-        scores, bias = scores / self.temperature, _biases(model, batch.negatives, negatives) / self.temperature
+        scores, bias = scores / self.temperature, _with_offsets(model, batch.negatives, nothing) / self.temperature
         if batch.negative_correction is not None and batch.positive_correction is not None:
             scores, bias = scores + batch.positive_correction, bias + batch.negative_correction
         others = masked_logsumexp(users, negatives, bias, batch.masked, scale=1 / self.temperature)
@@ -100,11 +101,6 @@ class SoftmaxObjective:
 def _with_offsets(model: VectorSource, items: Tensor, scores: Tensor) -> Tensor:
     offsets = model.item_offsets(items)
     return scores if offsets is None else scores + offsets
-
-
-def _biases(model: VectorSource, items: Tensor, like: Tensor) -> Tensor:
-    offsets = model.item_offsets(items)
-    return torch.zeros(len(items), device=like.device) if offsets is None else offsets
 
 
 def _penalty(model: VectorSource, batch: Batch, l2_reg: float) -> dict[str, Tensor]:

@@ -201,23 +201,30 @@ def _future(first: float, second: float, pull: float) -> Tensor:
 
 def settle(optimizer: Optimizer) -> None:
     """Bring all rows of all tables up to date, where some may not be; see `RowAdam.settle`."""
-    if isinstance(optimizer, TableOptimizer | RowAdam):
-        optimizer.settle()
+    rows = _row_adam(optimizer)
+    if rows is not None:
+        rows.settle()
 
 
 def make_up(optimizer: Optimizer) -> None:
     """Bring rows that have a gradient up to date, where some may not be; see `RowAdam.make_up`."""
-    rows = optimizer.rows if isinstance(optimizer, TableOptimizer) else optimizer
-    if isinstance(rows, RowAdam):
+    rows = _row_adam(optimizer)
+    if rows is not None:
         rows.make_up()
 
 
 def release(optimizer: Optimizer) -> None:
     """Forget the gradients and let go of the tables, so that a trained model holds no state of its optimizer."""
     optimizer.zero_grad(set_to_none=True)
-    rows = optimizer.rows if isinstance(optimizer, TableOptimizer) else optimizer
-    if isinstance(rows, RowAdam):
+    rows = _row_adam(optimizer)
+    if rows is not None:
         rows.release()
+
+
+def _row_adam(optimizer: Optimizer) -> RowAdam | None:
+    """The one that moves tables by rows, where there is one."""
+    rows = optimizer.rows if isinstance(optimizer, TableOptimizer) else optimizer
+    return rows if isinstance(rows, RowAdam) else None
 
 
 class TableOptimizer:
@@ -235,10 +242,6 @@ class TableOptimizer:
     def param_groups(self) -> list[dict[str, Any]]:
         """The groups of both."""
         return [*self.whole.param_groups, *self.rows.param_groups]
-
-    def settle(self) -> None:
-        """Bring all rows up to date."""
-        self.rows.settle()
 
     def step(self) -> None:
         """Descend the gradients that are there."""
