@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from metammf.errors import ConfigError, DataError
-from metammf.ranking.topk import entries_of, rank, rank_batches, top_k
+from metammf.ranking.topk import _top_k_anywhere, entries_of, rank, rank_batches, top_k
 
 
 class Scores:
@@ -48,7 +48,7 @@ def csr(pairs: set[tuple[int, int]], shape: tuple[int, int]) -> sparse.csr_array
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Go the way of a processor, and that of any other device."""
     if request.param == "elsewhere":
-        monkeypatch.setattr("metammf.ranking.topk._in_numpy", lambda _: False)
+        monkeypatch.setattr("metammf.ranking.topk._top_k_here", _top_k_anywhere)
 
 
 # Levels: 1 ties everything, 3 nearly everything, the last nothing.
@@ -187,7 +187,7 @@ def test_rank_tells_progress_and_batches(world) -> None:
     scorer = Scores(torch.from_numpy(scores))
     told: list[tuple[int, int]] = []
     rank(scorer, torch.arange(23), 2, batch_size=10, progress=lambda done, total: told.append((done, total)))
-    assert scorer.batches == [10, 10, 3]
+    assert sorted(scorer.batches) == [3, 10, 10]
     assert told == [(10, 23), (20, 23), (23, 23)]
     assert [len(users) for users, _, _ in rank_batches(scorer, range(23), 2, batch_size=20)] == [20, 3]
     assert list(rank_batches(scorer, [], 2)) == []
@@ -205,8 +205,8 @@ def test_rank_refuses_what_does_not_fit(world) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_batches_that_are_ranked_while_others_are_scored(threads: int) -> None:
-    """In the order asked for, whatever the number of threads; what goes wrong in one of them is told."""
+def test_batches_that_are_ranked_side_by_side(threads: int) -> None:
+    """In the order asked for, whatever the number of threads, each batch on one; what goes wrong in one of them is told."""
     before = torch.get_num_threads()
     scores = np.random.default_rng(0).integers(0, 9, (50, 40)).astype(np.float32)
     seen = sparse.csr_array(np.random.default_rng(1).random((50, 40)) < 0.3)
@@ -219,6 +219,11 @@ def test_batches_that_are_ranked_while_others_are_scored(threads: int) -> None:
         broken[users[31], 3] = np.nan
         with pytest.raises(DataError, match="NaN in row 3"):
             rank(Scores(torch.from_numpy(broken)), users, 5, seen=seen, batch_size=7)
+        assert torch.get_num_threads() == threads
+        begun = rank_batches(Scores(torch.from_numpy(scores)), users, 5, batch_size=7)
+        next(begun)
+        begun.close()
+        assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(found[0], expected[0])

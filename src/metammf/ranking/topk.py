@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 _CACHED_SCORES = 1 << 21
 _FEWEST_USERS = 32
 _MOST_SCORES = 1 << 26
-# Items whose maximum stands for them in the search for a bound.
-_CHUNK = 16
+# Scores whose maximum stands for them in the search for a bound, and bounds likewise.
+_CHUNK = 8
+# Sorts behind every key.
+_NO_KEY = np.iinfo(np.int64).max
 
 
 class ItemScorer(Protocol):
-    """What a ranking needs of a model."""
+    """What a ranking needs of a model. Several threads ask at once."""
 
     @property
     def num_items(self) -> int:
@@ -85,12 +87,112 @@ def _top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     count, num_items = scores.shape
     items = scores.new_full((count, k), -1, dtype=torch.int64)
     best = scores.new_full((count, k), -torch.inf)
-    if not scores.numel():
-        return items, best
-    bound = _lower_bound(scores, min(k, num_items))
-    if bound.isnan().any():
-        raise DataError(f"scores: expected numbers, got NaN in row {int(bound.isnan().nonzero()[0, 0])}")
-    flat, starts = _candidates(scores, bound, min(k, num_items))
+    if scores.numel():
+        here = scores.device.type == "cpu" and scores.dtype == torch.float32 and num_items < 1 << 31
+        found = (_top_k_here if here else _top_k_anywhere)(scores, min(k, num_items))
+        filled = found[0].shape[1]
+        items[:, :filled], best[:, :filled] = found
+    return items, best
+
+
+# In NumPy, for float32 where NumPy can read it -------------------------------------------------------------------
+
+
+def _top_k_here(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return items and scores of at most k <= N places.
+
+    Chunk c holds the items c, c + chunks, c + 2 chunks, ...: the maximum runs along contiguous memory, and the only pass
+    over all scores is that one. Then only the few chunks whose maximum reaches the bound are looked into.
+    """
+    count, num_items = scores.shape
+    size = max(1, min(_CHUNK, num_items // (_CHUNK * k)))
+    chunks = -(-num_items // size)
+    last = num_items - (size - 1) * chunks  # chunks that have an item in the last layer; the others are one short
+    maxima = _layered_maxima(scores, size, chunks).numpy()
+    bound = _bound_of(maxima, k)
+    place = np.flatnonzero(maxima >= bound)
+    row = place // chunks
+    starts = np.searchsorted(row, np.arange(count + 1))
+    crowded = np.flatnonzero(np.diff(starts) > 4 * k + 64)
+    if len(crowded):  # many equal scores: their rows are left to the exact way
+        calm = np.ones(count, dtype=np.bool_)
+        calm[crowded] = False
+        place, row = place[calm[row]], row[calm[row]]
+    members = (row * num_items + (place - row * chunks))[:, None] + np.arange(size) * chunks
+    values = scores.numpy().reshape(-1).take(members, mode="clip")
+    chosen = values >= bound[row]
+    chosen[:, -1] &= place - row * chunks < last
+    inside = np.flatnonzero(chosen)
+    row = row[inside // size]
+    keys = _sort_keys(values.reshape(-1)[inside], members.reshape(-1)[inside] - row * num_items)
+    starts = np.searchsorted(row, np.arange(count + 1))
+    table = np.full((count, max(1, int(np.diff(starts).max()))), _NO_KEY)
+    table[row, np.arange(len(row)) - starts[row]] = keys
+    table.sort(axis=1)
+    items, best = (torch.from_numpy(found) for found in _from_keys(table[:, :k]))
+    if len(crowded):
+        exact_items, exact_best = _top_k_anywhere(scores[torch.from_numpy(crowded)], k)
+        short = k - items.shape[1]
+        items = torch.nn.functional.pad(items, (0, short), value=-1)
+        best = torch.nn.functional.pad(best, (0, short), value=-torch.inf)
+        items[crowded, : exact_items.shape[1]], best[crowded, : exact_best.shape[1]] = exact_items, exact_best
+    return items, best
+
+
+def _layered_maxima(scores: Tensor, size: int, chunks: int) -> Tensor:
+    """Return the maximum of each chunk, (B, chunks); NaN where a score of it is."""
+    whole, rest = scores[:, : (size - 1) * chunks], scores[:, (size - 1) * chunks :]
+    if size == 1:
+        return rest
+    maxima = whole.view(-1, size - 1, chunks).amax(dim=1)
+    width = rest.shape[1]
+    torch.maximum(maxima[:, :width], rest, out=maxima[:, :width])
+    return maxima
+
+
+def _bound_of(maxima: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """Return a finite number a row, (B, 1), that at least k of its scores reach, if so many are above -inf.
+
+    Raises:
+        DataError: a maximum is NaN.
+    """
+    # Maxima of maxima bound as well, a little lower, and there are fewer to be partitioned.
+    size = max(1, min(_CHUNK, maxima.shape[1] // (6 * k)))
+    groups = maxima.shape[1] // size
+    whole = maxima[:, : size * groups].reshape(-1, size, groups).max(axis=1)
+    _refuse_nan(
+        torch.from_numpy(np.maximum(whole.max(axis=1), maxima[:, size * groups :].max(axis=1, initial=-np.inf)))
+    )
+    bound: NDArray[np.float32] = np.partition(whole, groups - k, axis=1)[:, groups - k, None]
+    return np.maximum(bound, np.finfo(np.float32).min)
+
+
+def _sort_keys(values: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return whole numbers that ascend as values descend and, among equal values, as items ascend."""
+    bits = (values + np.float32(0)).view(np.int32).astype(np.int64)  # the sum makes -0 the 0 that it equals
+    return (~_ordered(bits) << 32) | items
+
+
+def _from_keys(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return items and values; -1 and -inf where there is no key."""
+    empty = keys == _NO_KEY
+    bits = _ordered(~(keys >> 32))
+    values = bits.astype(np.int32).view(np.float32)
+    return np.where(empty, -1, keys & 0xFFFFFFFF), np.where(empty, np.float32(-np.inf), values)
+
+
+def _ordered(bits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Turn the bits of a float32, as a signed whole number, into one that is ordered as the float is, and back."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+# In torch, for any float on any device ----------------------------------------------------------------------------
+
+
+def _top_k_anywhere(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return items and scores of at most k <= N places."""
+    count, num_items = scores.shape
+    flat, starts = _candidates(scores, _lower_bound(scores, k), k)
     row = flat // num_items
     slot = torch.arange(len(flat), device=flat.device) - starts[row]
     width = int((starts[1:] - starts[:-1]).max())
@@ -100,63 +202,44 @@ def _top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     item[row, slot] = flat - row * num_items
     value[row, slot] = scores.view(-1)[flat]
     value, order = value.sort(dim=1, descending=True, stable=True)
-    filled = min(k, width)
-    items[:, :filled] = item.gather(1, order)[:, :filled]
-    best[:, :filled] = value[:, :filled]
-    return items, best
+    return item.gather(1, order)[:, :k], value[:, :k]
 
 
 def _candidates(scores: Tensor, bound: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return flat places of few entries that hold every row's top k, ascending, and where each row starts (B + 1,)."""
     count, num_items = scores.shape
-    chosen = _at_least(scores, bound.clamp(min=torch.finfo(scores.dtype).min))
+    chosen = scores >= bound.clamp(min=torch.finfo(scores.dtype).min)
     borders = torch.arange(count + 1, device=scores.device) * num_items
-    flat = _true_places(chosen)
+    flat = chosen.flatten().nonzero().squeeze(1)
     starts = torch.searchsorted(flat, borders)
     crowded = (starts[1:] - starts[:-1] > 4 * k + 64).nonzero().squeeze(1)
     if len(crowded):
         chosen[crowded] = _exactly_top(scores[crowded], k)
-        flat = _true_places(chosen)
+        flat = chosen.flatten().nonzero().squeeze(1)
         starts = torch.searchsorted(flat, borders)
     return flat, starts
 
 
 def _lower_bound(scores: Tensor, k: int) -> Tensor:
-    """Return a number a row, shape (B, 1), that at least k of its scores reach; NaN where one of them is NaN."""
+    """Return a number a row, shape (B, 1), that at least k of its scores reach.
+
+    Raises:
+        DataError: a score is NaN.
+    """
     num_items = scores.shape[1]
     size = max(1, min(_CHUNK, num_items // (4 * k)))
     chunks = num_items // size
-    # Chunk c holds the items c, c + chunks, c + 2 chunks, ...: the maximum runs along contiguous memory. What is left
-    # over at the end may only raise the k-th largest, never lower it.
+    # What is left over at the end may only raise the k-th largest, never lower it.
     whole, rest = scores[:, : size * chunks].view(-1, size, chunks), scores[:, size * chunks :]
-    if _in_numpy(scores):  # whose partition is several times as fast as torch.topk here
-        maxima = whole.numpy().max(axis=1)
-        bound = torch.from_numpy(np.partition(maxima, chunks - k, axis=1)[:, chunks - k, None])
-        worst = torch.from_numpy(maxima.max(axis=1, keepdims=True))
-    else:
-        best = whole.amax(dim=1).topk(k, dim=1).values
-        bound, worst = best[:, -1:], best[:, :1]
-    # Both maxima are NaN where one of their values is.
-    broken = worst.isnan() | (rest.isnan().any(dim=1, keepdim=True))
-    return bound.masked_fill(broken, torch.nan)
+    best = whole.amax(dim=1).topk(k, dim=1).values
+    _refuse_nan(best[:, 0].masked_fill(rest.isnan().any(dim=1), torch.nan))
+    return best[:, -1:]
 
 
-def _in_numpy(values: Tensor) -> bool:
-    """Tell whether NumPy can read the values where they lie."""
-    return values.device.type == "cpu"
-
-
-def _at_least(scores: Tensor, bound: Tensor) -> Tensor:
-    if _in_numpy(scores):
-        return torch.from_numpy(scores.numpy() >= bound.numpy())
-    return scores >= bound
-
-
-def _true_places(mask: Tensor) -> Tensor:
-    """Return the flat places where `mask` holds, ascending."""
-    if _in_numpy(mask):  # which looks at eight booleans at once, torch at each
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.flatten().nonzero().squeeze(1)
+def _refuse_nan(rows: Tensor) -> None:
+    broken = rows.isnan()
+    if broken.any():
+        raise DataError(f"scores: expected numbers, got NaN in row {int(broken.nonzero()[0, 0])}")
 
 
 def _exactly_top(scores: Tensor, k: int) -> Tensor:
@@ -213,22 +296,29 @@ def rank_batches(
         batch_size = users_at_once(num_items)
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-    # While one batch is ranked, the next is scored: ranking keeps one processor busy, with the interpreter's lock released.
-    ahead = _batches_ahead(num_items, batch_size) if len(users) > batch_size else 0
+    batches = [users[start : start + batch_size] for start in range(0, len(users), batch_size)]
+    workers = _batches_at_once(num_items, batch_size, len(batches))
+    if workers == 1:
+        for batch in batches:
+            yield batch, *_ranked(scorer, batch, k, seen, allowed)
+        return
+    # A batch a thread, from its scores to its lists: threads that shared a product would wait for each other at its end,
+    # and spin at the cost of whoever ranks. Of torch's threads each then wants one, and the caller its own again.
+    threads = torch.get_num_threads()
     waiting: deque[tuple[NDArray[np.int64], Future[tuple[NDArray[np.int64], NDArray[np.float32]]]]] = deque()
-    with ThreadPoolExecutor(max(1, ahead)) as pool:
-        for start in range(0, len(users), batch_size):
-            batch = users[start : start + batch_size]
-            work = (_scored(scorer, batch), batch, k, seen, allowed)
-            if not ahead:
-                yield batch, *_ranked(*work)
-                continue
-            waiting.append((batch, pool.submit(_ranked, *work)))
-            if len(waiting) > ahead:
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for batch in batches:
+            waiting.append((batch, pool.submit(_ranked, scorer, batch, k, seen, allowed)))
+            if len(waiting) > 2 * workers:
                 first, ranking = waiting.popleft()
                 yield first, *ranking.result()
-        for batch, ranking in waiting:
-            yield batch, *ranking.result()
+        while waiting:
+            first, ranking = waiting.popleft()
+            yield first, *ranking.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def rank(
@@ -266,28 +356,23 @@ def users_at_once(num_items: int) -> int:
     return max(1, min(max(_CACHED_SCORES // num_items, _FEWEST_USERS), _MOST_SCORES // num_items))
 
 
-def _batches_ahead(num_items: int, batch_size: int) -> int:
-    """Batches that are ranked while another is scored: none on one thread, and no more than memory is meant for."""
-    return min(torch.get_num_threads() // 2, max(1, _MOST_SCORES // max(1, num_items * batch_size)))
-
-
-@torch.no_grad()
-def _scored(scorer: ItemScorer, users: NDArray[np.int64]) -> Tensor:
-    scores = scorer.scores(torch.from_numpy(users))
-    expected = (len(users), scorer.num_items)
-    if tuple(scores.shape) != expected:
-        raise DataError(f"scores: expected shape {expected} of (users, items), got {tuple(scores.shape)}")
-    return scores
+def _batches_at_once(num_items: int, batch_size: int, batches: int) -> int:
+    """Return how many batches are scored and ranked at once: as many as torch has threads, and memory is meant for."""
+    return max(1, min(torch.get_num_threads(), batches, _MOST_SCORES // max(1, num_items * batch_size)))
 
 
 @torch.no_grad()
 def _ranked(
-    scores: Tensor,
+    scorer: ItemScorer,
     users: NDArray[np.int64],
     k: int,
     seen: sparse.csr_array | None,
     allowed: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    scores = scorer.scores(torch.from_numpy(users))
+    expected = (len(users), scorer.num_items)
+    if tuple(scores.shape) != expected:
+        raise DataError(f"scores: expected shape {expected} of (users, items), got {tuple(scores.shape)}")
     num_items = scores.shape[1]
     hidden = None if seen is None else entries_of(seen, users)
     if allowed is not None:
