@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from math import isqrt
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from scipy import sparse
     from torch import Tensor
 
-# Scores held at once: small enough to stay in a processor's cache between the product and the ranking, and a floor of
-# users under it, for a product with few rows is slow; the ceiling (256 MB of float32) wins over both.
-_CACHED_SCORES = 1 << 21
+# Scores of one block: small enough to stay in a processor's cache between the product and the search, and a floor of
+# users under it, for a product with few rows is slow; the ceiling (256 MB of float32), over all threads, wins over both.
+_CACHED_SCORES = 3 << 18
 _FEWEST_USERS = 32
 _MOST_SCORES = 1 << 26
+# Blocks of a batch, whose few candidates are sorted together.
+_BLOCKS = 8
 # Scores whose maximum stands for them in the search for a bound, and bounds likewise.
 _CHUNK = 8
 # Sorts behind every key.
@@ -34,7 +37,7 @@ _NO_KEY = np.iinfo(np.int64).max
 
 
 class ItemScorer(Protocol):
-    """What a ranking needs of a model. Several threads ask at once."""
+    """What a ranking needs of a model. Several threads ask at once, and the ranking writes into what it is given."""
 
     @property
     def num_items(self) -> int:
@@ -65,106 +68,125 @@ def top_k(scores: Tensor, k: int, *, seen: tuple[Tensor, Tensor] | None = None) 
     """
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}")
-    if scores.ndim != 2 or not scores.is_floating_point():
-        raise DataError(f"scores: expected floats of shape (users, items), got {scores.dtype} {tuple(scores.shape)}")
-    scores = scores.detach().contiguous() if scores.dtype.itemsize >= 4 else scores.float()
-    if scores.is_inference() or len(scores) == 1:  # a single row may be one that its scorer keeps, and others read
-        scores = scores.clone()
+    scores = _plain(scores)
     if seen is None or not len(seen[0]):
         return _top_k(scores, k)
     # Masked in place and put back: seen entries are few, a copy of all scores is not.
-    flat = scores.view(-1)
-    places = seen[0] * scores.shape[1] + seen[1]
-    kept = flat[places]
+    flat, places = scores.view(-1), seen[0] * scores.shape[1] + seen[1]
+    kept = flat.index_select(0, places)
     try:
-        flat.index_fill_(0, places, -torch.inf)
-        return _top_k(scores, k)
+        return _top_k(_hide(scores, places), k)
     finally:
-        flat[places] = kept
+        flat.index_copy_(0, places, kept)
+
+
+def _plain(scores: Tensor) -> Tensor:
+    """Return scores in one piece that may be written to and that NumPy can hold."""
+    if scores.ndim != 2 or not scores.is_floating_point():
+        raise DataError(f"scores: expected floats of shape (users, items), got {scores.dtype} {tuple(scores.shape)}")
+    scores = scores.detach().contiguous() if scores.dtype.itemsize >= 4 else scores.float()
+    # A single row may be one that its scorer keeps, and others read.
+    return scores.clone() if scores.is_inference() or len(scores) == 1 else scores
+
+
+def _hide(scores: Tensor, places: Tensor) -> Tensor:
+    scores.view(-1).index_fill_(0, places, -torch.inf)
+    return scores
 
 
 def _top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    count, num_items = scores.shape
-    items = scores.new_full((count, k), -1, dtype=torch.int64)
-    best = scores.new_full((count, k), -torch.inf)
-    if scores.numel():
-        here = scores.device.type == "cpu" and scores.dtype == torch.float32 and num_items < 1 << 31
-        found = (_top_k_here if here else _top_k_anywhere)(scores, min(k, num_items))
-        filled = found[0].shape[1]
-        items[:, :filled], best[:, :filled] = found
-    return items, best
+    count = len(scores)
+    if not scores.numel():
+        return scores.new_full((count, k), -1, dtype=torch.int64), scores.new_full((count, k), -torch.inf)
+    if _in_numpy(scores):
+        items, best = _sorted(*_few(scores, k), count, k)
+        return torch.from_numpy(items), torch.from_numpy(best)
+    return _filled(*_top_k_anywhere(scores, min(k, scores.shape[1])), k)
+
+
+def _in_numpy(scores: Tensor) -> bool:
+    """Tell whether the scores are of the one kind that the ways below in NumPy are for."""
+    return scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.shape[1] < 1 << 31
 
 
 # In NumPy, for float32 where NumPy can read it -------------------------------------------------------------------
 
 
-def _top_k_here(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return items and scores of at most k <= N places.
+def _few(scores: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Return row, item and score of few entries that hold every row's top k, (n,) each, the rows ascending.
 
     Chunk c holds the items c, c + chunks, c + 2 chunks, ...: the maximum runs along contiguous memory, and the only pass
     over all scores is that one. Then only the few chunks whose maximum reaches the bound are looked into.
     """
     count, num_items = scores.shape
-    size = max(1, min(_CHUNK, num_items // (_CHUNK * k)))
-    chunks = -(-num_items // size)
+    k = min(k, num_items)
+    layered, size = _layered_maxima(scores, k)
+    maxima, chunks = layered.numpy(), layered.shape[1]
     last = num_items - (size - 1) * chunks  # chunks that have an item in the last layer; the others are one short
-    maxima = _layered_maxima(scores, size, chunks).numpy()
-    bound = _bound_of(maxima, k)
+    # Maxima of maxima bound as well, a little lower, and there are fewer to be sorted.
+    bound = _kth_largest(_layered_maxima(layered, k)[0].numpy(), k)
     place = np.flatnonzero(maxima >= bound)
     row = place // chunks
-    starts = np.searchsorted(row, np.arange(count + 1))
-    crowded = np.flatnonzero(np.diff(starts) > 4 * k + 64)
+    crowded = np.flatnonzero(np.bincount(row, minlength=count) > 4 * k + 64)
     if len(crowded):  # many equal scores: their rows are left to the exact way
-        calm = np.ones(count, dtype=np.bool_)
-        calm[crowded] = False
-        place, row = place[calm[row]], row[calm[row]]
-    members = (row * num_items + (place - row * chunks))[:, None] + np.arange(size) * chunks
-    values = scores.numpy().reshape(-1).take(members, mode="clip")
+        calm = ~np.isin(row, crowded)
+        place, row = place[calm], row[calm]
+    members = (place + row * (num_items - chunks))[:, None] + np.arange(size) * chunks
+    flat = scores.numpy().reshape(-1)
+    values = flat.take(members, mode="clip")
     chosen = values >= bound[row]
-    chosen[:, -1] &= place - row * chunks < last
+    if last < chunks:
+        chosen[:, -1] &= place - row * chunks < last
     inside = np.flatnonzero(chosen)
-    row = row[inside // size]
-    keys = _sort_keys(values.reshape(-1)[inside], members.reshape(-1)[inside] - row * num_items)
-    starts = np.searchsorted(row, np.arange(count + 1))
-    table = np.full((count, max(1, int(np.diff(starts).max()))), _NO_KEY)
-    table[row, np.arange(len(row)) - starts[row]] = keys
-    table.sort(axis=1)
-    items, best = (torch.from_numpy(found) for found in _from_keys(table[:, :k]))
+    row, members, values = row[inside // size], members.reshape(-1)[inside], values.reshape(-1)[inside]
     if len(crowded):
-        exact_items, exact_best = _top_k_anywhere(scores[torch.from_numpy(crowded)], k)
-        short = k - items.shape[1]
-        items = torch.nn.functional.pad(items, (0, short), value=-1)
-        best = torch.nn.functional.pad(best, (0, short), value=-torch.inf)
-        items[crowded, : exact_items.shape[1]], best[crowded, : exact_best.shape[1]] = exact_items, exact_best
-    return items, best
+        which, item = np.nonzero(_exactly_top(scores[torch.from_numpy(crowded)], k).numpy())
+        members = np.append(members, crowded[which] * num_items + item)
+        row = np.append(row, crowded[which])
+        order = np.argsort(row, kind="stable")
+        row, members = row[order], members[order]
+        values = flat[members]
+    return row, members - row * num_items, values
 
 
-def _layered_maxima(scores: Tensor, size: int, chunks: int) -> Tensor:
-    """Return the maximum of each chunk, (B, chunks); NaN where a score of it is."""
-    whole, rest = scores[:, : (size - 1) * chunks], scores[:, (size - 1) * chunks :]
+def _sorted(
+    row: NDArray[np.int64], item: NDArray[np.int64], value: NDArray[np.float32], count: int, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the lists (count, k) of entries whose rows ascend."""
+    found = np.bincount(row, minlength=count)
+    table = np.full((count, max(k, int(found.max()))), _NO_KEY)
+    table[row, np.arange(len(row)) - (np.cumsum(found) - found)[row]] = _sort_keys(value, item)
+    table.sort(axis=1)
+    return _from_keys(table[:, :k])
+
+
+def _layered_maxima(values: Tensor, k: int) -> tuple[Tensor, int]:
+    """Return the maxima of chunks of each row, (B, chunks), at least k of them, and how large a chunk is.
+
+    NaN where a value is. Chunk c holds the values at c, c + chunks, and so on. The last layer may end early; as long as there
+    are no fewer chunks than layers, it is not empty.
+    """
+    width = values.shape[1]
+    size = max(1, min(_CHUNK, width // (6 * k), isqrt(width)))
+    chunks = -(-width // size)
     if size == 1:
-        return rest
+        return values, size
+    whole, rest = values[:, : (size - 1) * chunks], values[:, (size - 1) * chunks :]
     maxima = whole.view(-1, size - 1, chunks).amax(dim=1)
-    width = rest.shape[1]
-    torch.maximum(maxima[:, :width], rest, out=maxima[:, :width])
-    return maxima
+    short = maxima[:, : rest.shape[1]]
+    torch.maximum(short, rest, out=short)
+    return maxima, size
 
 
-def _bound_of(maxima: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """Return a finite number a row, (B, 1), that at least k of its scores reach, if so many are above -inf.
+def _kth_largest(values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """Return the k-th largest value of each row, (B, 1), but never -inf.
 
     Raises:
-        DataError: a maximum is NaN.
+        DataError: a value is NaN.
     """
-    # Maxima of maxima bound as well, a little lower, and there are fewer to be partitioned.
-    size = max(1, min(_CHUNK, maxima.shape[1] // (6 * k)))
-    groups = maxima.shape[1] // size
-    whole = maxima[:, : size * groups].reshape(-1, size, groups).max(axis=1)
-    _refuse_nan(
-        torch.from_numpy(np.maximum(whole.max(axis=1), maxima[:, size * groups :].max(axis=1, initial=-np.inf)))
-    )
-    bound: NDArray[np.float32] = np.partition(whole, groups - k, axis=1)[:, groups - k, None]
-    return np.maximum(bound, np.finfo(np.float32).min)
+    ordered = np.sort(values, axis=1)  # no slower than a partition of a few hundred; NaN comes last
+    _refuse_nan(torch.from_numpy(ordered[:, -1]))
+    return np.maximum(ordered[:, -k, None], np.finfo(np.float32).min)
 
 
 def _sort_keys(values: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -187,6 +209,15 @@ def _ordered(bits: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 # In torch, for any float on any device ----------------------------------------------------------------------------
+
+
+def _filled(items: Tensor, best: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return lists of k places, the last of them empty where there were fewer."""
+    short = k - items.shape[1]
+    if not short:
+        return items, best
+    pad = torch.nn.functional.pad
+    return pad(items, (0, short), value=-1), pad(best, (0, short), value=-torch.inf)
 
 
 def _top_k_anywhere(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -280,7 +311,7 @@ def rank_batches(
         seen: Matrix (num_users, num_items) whose stored entries are left out of their user's ranking.
         candidates: The only items that may come out: indices, or a mask of shape (num_items,). Default: all.
         exclude: Items that never come out, likewise. Default: none.
-        batch_size: Users at once. Default: what keeps a batch of scores within memory and cache.
+        batch_size: Users of a batch. Default: some blocks of what keeps scores within memory and cache.
 
     Yields:
         Users (B,), items (B, k) and scores (B, k); -1 and -inf where a user has fewer than k candidates.
@@ -294,10 +325,10 @@ def rank_batches(
     allowed = _allowed(num_items, candidates, exclude)
     if batch_size is None:
         batch_size = users_at_once(num_items)
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    if min(batch_size, k) < 1:
+        raise ConfigError(f"batch_size and k must be at least 1, got {batch_size} and {k}")
     batches = [users[start : start + batch_size] for start in range(0, len(users), batch_size)]
-    workers = _batches_at_once(num_items, batch_size, len(batches))
+    workers = max(1, min(torch.get_num_threads(), len(batches), _MOST_SCORES // max(1, num_items * _block(num_items))))
     if workers == 1:
         for batch in batches:
             yield batch, *_ranked(scorer, batch, k, seen, allowed)
@@ -351,14 +382,14 @@ def rank(
 
 
 def users_at_once(num_items: int) -> int:
-    """Return the users that are ranked at once by default, by the number of items."""
+    """Return the users of a batch by default, by the number of items: whole blocks, so that batches give the same bits."""
+    return _BLOCKS * _block(num_items)
+
+
+def _block(num_items: int) -> int:
+    """Return the users that are scored at once."""
     num_items = max(1, num_items)
     return max(1, min(max(_CACHED_SCORES // num_items, _FEWEST_USERS), _MOST_SCORES // num_items))
-
-
-def _batches_at_once(num_items: int, batch_size: int, batches: int) -> int:
-    """Return how many batches are scored and ranked at once: as many as torch has threads, and memory is meant for."""
-    return max(1, min(torch.get_num_threads(), batches, _MOST_SCORES // max(1, num_items * batch_size)))
 
 
 @torch.no_grad()
@@ -369,25 +400,44 @@ def _ranked(
     seen: sparse.csr_array | None,
     allowed: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    num_items, block = scorer.num_items, _block(scorer.num_items)
+    kept = None if allowed is None else torch.from_numpy(allowed)
+    hidden = None if seen is None else entries_of(seen, users)
+    if hidden is not None and allowed is not None:
+        hidden = _among(hidden, allowed, num_items)
+    width = num_items if kept is None else len(kept)
+    starts = range(0, len(users), block)
+    borders = None if hidden is None else np.searchsorted(hidden[0], [*starts, len(users)]).tolist()
+    few, lists = [], []
+    for number, start in enumerate(starts):
+        scores = _scored(scorer, users[start : start + block])
+        scores = _plain(scores if kept is None else scores[:, kept.to(scores.device)])
+        if hidden is not None and borders is not None:
+            inside = slice(*borders[number : number + 2])
+            places = (hidden[0][inside] - start) * width + hidden[1][inside]
+            _hide(scores, torch.from_numpy(places).to(scores.device))
+        if _in_numpy(scores) and width:
+            row, item, value = _few(scores, k)
+            few.append((row + start, item, value))
+        else:
+            found, best = _top_k(scores, k)
+            lists.append((found.cpu().numpy(), best.cpu().float().numpy()))
+    if few:
+        row, item, value = (np.concatenate(part) for part in zip(*few, strict=True))
+        items, best_scores = _sorted(row, item, value, len(users), k)
+    else:
+        items, best_scores = (np.concatenate(part) for part in zip(*lists, strict=True))
+    if allowed is not None:
+        items = np.where(items >= 0, np.append(allowed, -1)[items], -1)
+    return items, best_scores
+
+
+def _scored(scorer: ItemScorer, users: NDArray[np.int64]) -> Tensor:
     scores = scorer.scores(torch.from_numpy(users))
     expected = (len(users), scorer.num_items)
     if tuple(scores.shape) != expected:
         raise DataError(f"scores: expected shape {expected} of (users, items), got {tuple(scores.shape)}")
-    num_items = scores.shape[1]
-    hidden = None if seen is None else entries_of(seen, users)
-    if allowed is not None:
-        scores = scores[:, torch.from_numpy(allowed).to(scores.device)]
-        hidden = None if hidden is None else _among(hidden, allowed, num_items)
-    pair = None if hidden is None else (_on(hidden[0], scores), _on(hidden[1], scores))
-    items, best = (result.cpu() for result in top_k(scores, k, seen=pair))
-    places = items.numpy()
-    if allowed is not None:
-        places = np.where(places >= 0, np.append(allowed, -1)[places], -1)
-    return places, best.float().numpy()
-
-
-def _on(values: NDArray[np.int64], like: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(like.device)
+    return scores
 
 
 def _among(
