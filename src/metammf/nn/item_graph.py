@@ -18,6 +18,7 @@ from scipy import sparse
 from torch import Tensor
 
 from metammf.errors import ConfigError, DataError
+from metammf.nn.selection import exactly_top
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -185,12 +186,12 @@ def _of_block(
     row, column = (rough >= bound).nonzero(as_tuple=True)
     counts = torch.bincount(row, minlength=len(places))
     crowded = counts > 4 * k + _FEW
-    if crowded.any():
-        calm = ~crowded[row]
-        row, column, counts = row[calm], column[calm], counts.masked_fill(crowded, 0)
+    calm = ~crowded[row]
+    row, column, counts = row[calm], column[calm], counts.masked_fill(crowded, 0)
     columns, values = _sorted(row, column, _cosines(asking, known, places[row], column, block), counts, k)
-    for some in torch.split(crowded.nonzero().flatten(), max(1, block // (4 * len(known.items)))):
-        columns[some], values[some] = _exactly(asking, known, places[some], k, leave_out_self)
+    if crowded.any():
+        for some in torch.split(crowded.nonzero().flatten(), max(1, block // (4 * len(known.items)))):
+            columns[some], values[some] = _exactly(asking, known, places[some], k, leave_out_self)
     return columns, values
 
 
@@ -236,5 +237,5 @@ def _exactly(
     )
     if leave_out_self:
         values[torch.arange(len(places), device=places.device), places] = -torch.inf
-    values, columns = (part[:, :k] for part in values.sort(dim=1, descending=True, stable=True))
-    return columns.masked_fill(values == -torch.inf, -1), values
+    row, column = exactly_top(values, k).nonzero(as_tuple=True)
+    return _sorted(row, column, values[row, column], torch.bincount(row, minlength=len(places)), k)
