@@ -255,7 +255,7 @@ def test_new_items_that_cannot_be_added(metammf: Recommender, fitted: dict[str, 
         metammf.add_items(["x"], features, titles=["A", "B"])
     with pytest.raises(ConfigError, match="ids alone"):
         fitted["mf"].add_items(["x"], features)
-    with pytest.raises(ConfigError, match="popularity has no vectors"):
+    with pytest.raises(ConfigError, match="popularity knows items by their ids alone"):
         fitted["popularity"].add_items(["x"], features)
 
 

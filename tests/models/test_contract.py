@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from metammf.experiments.config import load_recipe, recipe_names
+from metammf.models.content_knn import ContentKNNConfig
 from metammf.models.ease import EASEConfig
 from metammf.models.graphsage import GraphSAGEConfig
+from metammf.models.itemknn import ItemKNNConfig
 from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
-from metammf.models.p3 import P3Config
+from metammf.models.p3 import P3Config, RP3BetaConfig
 from metammf.models.popularity import PopularityConfig
 from metammf.models.registry import MODELS, model_config
 from metammf.models.vbpr import VBPRConfig
@@ -35,12 +37,16 @@ COMBINATIONS = [
     for combine in ("concat", "sum")
 ]
 CONFIGS: list[ModelConfig] = [
+    ContentKNNConfig(num_neighbours=4),
+    ContentKNNConfig(feature_scaling="standardize"),
     EASEConfig(),
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
+    ItemKNNConfig(),
+    ItemKNNConfig(num_neighbours=3, shrink=0.0),
     LightGCNConfig(embedding_dim=8),
     MFConfig(embedding_dim=3),
     P3Config(),
-    P3Config(beta=0.5),
+    RP3BetaConfig(),
     VBPRConfig(embedding_dim=8),
     VBPRConfig(embedding_dim=8, feature_scaling="l2", feature_components=3),
     *COMBINATIONS,

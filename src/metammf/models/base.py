@@ -229,6 +229,23 @@ class ContentModel(Protocol):
 
 
 @runtime_checkable
+class ContentSolver(Protocol):
+    """A solved model that scores an item that it has never seen."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that it looks at."""
+        ...
+
+    def with_items(self, state: Mapping[str, Tensor], content: Content) -> Mapping[str, Tensor]:
+        """Return what was solved with further items after those that it knows, by their content alone.
+
+        Nothing that was there changes, and neither does the order in which items are added.
+        """
+        ...
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """All that evaluation and serving see of a finished model."""
 
@@ -247,14 +264,15 @@ class SolvedModel(ABC):
 
     Args:
         config: Its settings.
-        train: The train interactions.
+        inputs: What it may ask for; the features are not there where it is only to make a scorer of what was solved before.
     """
 
     config_type: ClassVar[type[ModelConfig]]
 
-    def __init__(self, config: Any, train: Interactions) -> None:
+    def __init__(self, config: Any, inputs: Inputs) -> None:
         self.config = config
-        self.train = train
+        self.inputs = inputs
+        self.train = inputs.train
 
     @property
     def num_items(self) -> int:
@@ -263,7 +281,7 @@ class SolvedModel(ABC):
 
     @abstractmethod
     def solve(self) -> Mapping[str, Tensor]:
-        """Compute what `scores` needs beyond the train interactions themselves."""
+        """Compute what `scores` needs beyond the train interactions themselves, that of new items included."""
 
     @abstractmethod
     def scorer(self, state: Mapping[str, Tensor]) -> Scorer:

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Config")
 
 MODELS: dict[str, str] = {
+    "content-knn": "metammf.models.content_knn:ContentKNN",
     "ease": "metammf.models.ease:EASE",
     "graphsage": "metammf.models.graphsage:GraphSAGE",
+    "itemknn": "metammf.models.itemknn:ItemKNN",
     "lightgcn": "metammf.models.lightgcn:LightGCN",
     "metammf": "metammf.models.metammf:MetaMMF",
     "mf": "metammf.models.mf:MF",
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",
+    "rp3beta": "metammf.models.p3:RP3Beta",
     "vbpr": "metammf.models.vbpr:VBPR",
 }
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from metammf.errors import ConfigError
-from metammf.models.base import Inputs, Model
+from metammf.models.base import ContentSolver, Inputs, Model
 from metammf.models.registry import model_type
 from metammf.models.scorers import finished_scorer
 from metammf.recommender import Recommender
@@ -88,7 +88,9 @@ def fit(
     """
     kind = model_type(model_config.name)
     if not issubclass(kind, Model):
-        solved = kind(model_config, development.train)
+        solved = kind(model_config, Inputs(development.train, development.catalog.features))
+        if isinstance(solved, ContentSolver):
+            _check_features(development)
         state = dict(solved.solve())
         return Recommender(development, model_config, solved.scorer(state), state=state)
     _check_features(development)
