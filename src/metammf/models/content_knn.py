@@ -21,9 +21,13 @@ from metammf.nn.content import Content, ContentScaler, FeatureScaling
 from metammf.nn.item_graph import nearest, nearest_known
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    Share = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
+    """Rows, columns and values of entries."""
 
 
 class ContentKNNConfig(ModelConfig):
@@ -65,14 +69,14 @@ class ContentKNN(SolvedModel):
         cold = self.inputs.cold_items
         new, fresh = cold.nonzero().flatten(), content.map(lambda part: part[cold])
         state = {f"scaler/{name}": value for name, value in scaler.state_dict().items()}
-        near: sparse.csr_array = sparse.csr_array((self.num_items, self.num_items), dtype=np.float32)
+        shares = []
         for name in self.modalities:
             known = content.present[name] & ~cold
             state |= {f"known/{name}": content.values[name][known], f"items/{name}": known.nonzero().flatten()}
             found, cosines = nearest(content.values[name], self.config.num_neighbours, present=known)
             found[new], cosines[new] = self._nearest_known(state, fresh, name)
-            near = near + _weighed(found, cosines, content, self.num_items)
-        return state | csr_state(near)
+            shares.append(_share(found, cosines, content))
+        return state | csr_state(_summed(shares, self.num_items, self.num_items))
 
     def with_items(self, state: Mapping[str, Tensor], content: Content) -> dict[str, Tensor]:
         """Return what was solved with the neighbours of further items."""
@@ -80,12 +84,10 @@ class ContentKNN(SolvedModel):
         scaler = ContentScaler(widths, self.config.feature_scaling)
         scaler.load_state_dict({name: state[f"scaler/{name}"] for name in scaler.state_dict()})
         content = scaler(content)
-        near: sparse.csr_array = sparse.csr_array(
-            (len(content.present[self.modalities[0]]), self.num_items), dtype=np.float32
-        )
-        for name in self.modalities:
-            near = near + _weighed(*self._nearest_known(state, content, name), content, self.num_items)
-        return dict(state) | csr_state(sparse.vstack([csr_of(state, self.num_items), near], format="csr"))
+        shares = [_share(*self._nearest_known(state, content, name), content) for name in self.modalities]
+        known = csr_of(state, self.num_items)
+        new = _summed(shares, len(content.present[self.modalities[0]]), self.num_items)
+        return dict(state) | csr_state(sparse.vstack([known, new], format="csr"))
 
     def _nearest_known(self, state: Mapping[str, Tensor], content: Content, modality: str) -> tuple[Tensor, Tensor]:
         """Return the nearest items with train interactions, and their cosines, of content that nobody has watched yet."""
@@ -102,9 +104,15 @@ class ContentKNN(SolvedModel):
         return NeighbourScorer(self.train.matrix, csr_of(state, self.num_items))
 
 
-def _weighed(found: Tensor, cosines: Tensor, content: Content, num_items: int) -> sparse.csr_array:
-    """Return the share of one modality in the similarities, (B, N): positive cosines over the modalities that the item has."""
+def _share(found: Tensor, cosines: Tensor, content: Content) -> Share:
+    """Return the share of one modality in the similarities: positive cosines over the modalities that the item has."""
     has = torch.stack([content.present[name] for name in content.modalities]).sum(0)
     rows, places = ((found >= 0) & (cosines > 0)).nonzero(as_tuple=True)
-    values = (cosines[rows, places] / has[rows]).numpy()
-    return sparse.csr_array((values, (rows.numpy(), found[rows, places].numpy())), shape=(len(found), num_items))
+    values = cosines[rows, places] / has[rows]
+    return rows.int().numpy(), found[rows, places].int().numpy(), values.numpy()
+
+
+def _summed(shares: Sequence[Share], num_rows: int, num_columns: int) -> sparse.csr_array:
+    """Return what all modalities say of a pair together."""
+    rows, columns, values = (np.concatenate(part) for part in zip(*shares, strict=True))
+    return sparse.csr_array((values, (rows, columns)), shape=(num_rows, num_columns))

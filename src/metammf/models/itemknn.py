@@ -1,8 +1,8 @@
 """ItemKNN: the items whose users are the same. U users, N items.
 
 Sources: Sarwar et al., *Item-based Collaborative Filtering Recommendation Algorithms*, WWW 2001 (cosine, the most similar kept);
-Ferrari Dacrema et al., *Are We Really Making Much Progress?*, RecSys 2019 (the shrink term in the cosine's denominator, with which
-it is a strong baseline).
+Ferrari Dacrema et al., *Are We Really Making Much Progress?*, RecSys 2019 (the shrink term in the cosine's denominator, with
+which it is a strong baseline).
 """
 
 from __future__ import annotations

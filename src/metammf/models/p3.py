@@ -1,8 +1,8 @@
 """P3 and RP3beta: three-step random walks from a user, nothing trained. U users, N items.
 
 Sources: Cooper et al., *Random Walks in Recommender Systems*, WWW 2014 (P3, their P3alpha with alpha = 1); Paudel et al.,
-*Updatable, Accurate, Diverse, and Scalable Recommendations for Interactive Applications*, TiiS 7(1), 2016 (RP3beta). They have two
-names, so that a search over the one does not find the other.
+*Updatable, Accurate, Diverse, and Scalable Recommendations for Interactive Applications*, TiiS 7(1), 2016 (RP3beta). They have
+two names, so that a search over the one does not find the other.
 """
 
 from __future__ import annotations
