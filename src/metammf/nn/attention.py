@@ -1,0 +1,101 @@
+"""Attention along the edges of a graph: a softmax over the edges that a node receives. R nodes that receive, E edges, H heads.
+
+What is weighed is summed by `edge_weights.weighted_product`; nothing here is as wide as the vectors. Sums over the edges of a
+node are made in the order of the edges, so that they do not hang on the number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaxtyping import Float
+
+    from metammf.nn.graph import Edges
+
+
+def _sums(values: Tensor, starts: Tensor) -> Tensor:
+    """The sum of each row's values, whose places begin at `starts`."""
+    return torch.segment_reduce(values, "sum", offsets=starts, axis=0, initial=0)
+
+
+class _EdgeSoftmax(torch.autograd.Function):
+    """Of the edges of a row, and of one score more that is the row's own."""
+
+    @staticmethod
+    def forward(ctx: Any, edges: Edges, scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        starts = edges.indptr.long()
+        top = torch.segment_reduce(scores, "max", offsets=starts, axis=0, initial=-torch.inf)
+        # Where a row has nothing to weigh: exp(-inf - lowest) is 0, exp(-inf + inf) would be no number.
+        top = torch.maximum(top, own).clamp(min=torch.finfo(scores.dtype).min)
+        weights = (scores - top[edges.rows]).exp_()
+        own_weights = (own - top).exp_()
+        total = _sums(weights, starts) + own_weights
+        total.clamp_(min=torch.finfo(scores.dtype).tiny)
+        weights /= total[edges.rows]
+        own_weights /= total
+        ctx.edges, ctx.starts = edges, starts
+        ctx.save_for_backward(weights, own_weights)
+        return weights, own_weights
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[None, Tensor, Tensor]:
+        weights, own_weights = ctx.saved_tensors
+        to_weights, to_own = grad_outputs
+        to_scores, to_own_scores = weights * to_weights, own_weights * to_own
+        mean = _sums(to_scores, ctx.starts) + to_own_scores
+        return None, to_scores - weights * mean[ctx.edges.rows], to_own_scores - own_weights * mean
+
+
+_edge_softmax: Callable[[Edges, Tensor, Tensor], tuple[Tensor, Tensor]] = _EdgeSoftmax.apply
+
+
+def edge_softmax(
+    edges: Edges, scores: Float[Tensor, "edges heads"], own: Float[Tensor, "rows heads"] | None = None
+) -> tuple[Float[Tensor, "edges heads"], Float[Tensor, "rows heads"]]:
+    """Return the softmax over the edges that each row receives, and over its own score, where it attends to itself as well.
+
+    An edge that is left out, or has the score -inf, gets the weight 0; so does all of a row that has nothing else.
+
+    Args:
+        edges: Of the graph.
+        scores: In the edges' order.
+        own: Of the rows; none by default.
+
+    Returns:
+        Weights of the edges, and of the rows themselves.
+    """
+    if edges.kept is not None:
+        scores = scores.masked_fill(~edges.kept.unsqueeze(1), -torch.inf)
+    if own is None:
+        own = scores.new_full((edges.shape[0], scores.shape[1]), -torch.inf)
+    return _edge_softmax(edges, scores.contiguous(), own)
+
+
+class _ToEdges(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, edges: Edges, receiving: Tensor, sending: Tensor) -> Tensor:
+        ctx.edges = edges
+        return receiving[edges.rows] + sending[edges.indices]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[None, Tensor, Tensor]:
+        (gradient,) = grad_outputs
+        edges: Edges = ctx.edges
+        to_sending = _sums(gradient[edges.order], edges.transposed_indptr.long())
+        return None, _sums(gradient.contiguous(), edges.indptr.long()), to_sending
+
+
+_to_edges: Callable[[Edges, Tensor, Tensor], Tensor] = _ToEdges.apply
+
+
+def to_edges(
+    edges: Edges, receiving: Float[Tensor, "rows heads"], sending: Float[Tensor, "columns heads"]
+) -> Float[Tensor, "edges heads"]:
+    """Return the sum of what both ends of each edge hold."""
+    return _to_edges(edges, receiving, sending)
