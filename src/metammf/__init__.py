@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from metammf.models.lightgcn import LightGCNConfig
     from metammf.models.metammf import MetaMMFConfig
     from metammf.models.mf import MFConfig
+    from metammf.models.ngcf import NGCFConfig
     from metammf.models.p3 import P3Config
     from metammf.models.popularity import PopularityConfig
     from metammf.models.vbpr import VBPRConfig
@@ -45,6 +46,7 @@ _HOMES = {
     "MFConfig": "models.mf",
     "MetaMMFConfig": "models.metammf",
     "MetaMMFError": "errors",
+    "NGCFConfig": "models.ngcf",
     "P3Config": "models.p3",
     "PopularityConfig": "models.popularity",
     "Recommender": "recommender",
@@ -76,6 +78,7 @@ __all__ = [
     "MFConfig",
     "MetaMMFConfig",
     "MetaMMFError",
+    "NGCFConfig",
     "P3Config",
     "PopularityConfig",
     "Recommender",

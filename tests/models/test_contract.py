@@ -12,6 +12,7 @@ from metammf.models.graphsage import GraphSAGEConfig
 from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
+from metammf.models.ngcf import NGCFConfig
 from metammf.models.p3 import P3Config
 from metammf.models.popularity import PopularityConfig
 from metammf.models.registry import MODELS, model_config
@@ -39,6 +40,7 @@ CONFIGS: list[ModelConfig] = [
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
     LightGCNConfig(embedding_dim=8),
     MFConfig(embedding_dim=3),
+    NGCFConfig(embedding_dim=4, layer_dims=(4, 4), init_std=0.1),
     P3Config(),
     P3Config(beta=0.5),
     VBPRConfig(embedding_dim=8),

@@ -24,6 +24,7 @@ MODELS: dict[str, str] = {
     "lightgcn": "metammf.models.lightgcn:LightGCN",
     "metammf": "metammf.models.metammf:MetaMMF",
     "mf": "metammf.models.mf:MF",
+    "ngcf": "metammf.models.ngcf:NGCF",
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",
     "vbpr": "metammf.models.vbpr:VBPR",
