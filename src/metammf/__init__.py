@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from metammf.experiments.config import RunConfig
     from metammf.experiments.run import Run, train_run
     from metammf.models.ease import EASEConfig
+    from metammf.models.gat import GATConfig
     from metammf.models.graphsage import GraphSAGEConfig
+    from metammf.models.grcn import GRCNConfig
     from metammf.models.lightgcn import LightGCNConfig
     from metammf.models.metammf import MetaMMFConfig
     from metammf.models.mf import MFConfig
+    from metammf.models.mmgcn import MMGCNConfig
     from metammf.models.ngcf import NGCFConfig
     from metammf.models.p3 import P3Config
     from metammf.models.popularity import PopularityConfig
@@ -38,12 +41,15 @@ _HOMES = {
     "Development": "data.splitting",
     "EASEConfig": "models.ease",
     "Evaluation": "evaluation.result",
+    "GATConfig": "models.gat",
+    "GRCNConfig": "models.grcn",
     "GraphSAGEConfig": "models.graphsage",
     "IdMap": "data.ids",
     "Interactions": "data.interactions",
     "ItemFeatures": "data.features",
     "LightGCNConfig": "models.lightgcn",
     "MFConfig": "models.mf",
+    "MMGCNConfig": "models.mmgcn",
     "MetaMMFConfig": "models.metammf",
     "MetaMMFError": "errors",
     "NGCFConfig": "models.ngcf",
@@ -70,12 +76,15 @@ __all__ = [
     "Development",
     "EASEConfig",
     "Evaluation",
+    "GATConfig",
+    "GRCNConfig",
     "GraphSAGEConfig",
     "IdMap",
     "Interactions",
     "ItemFeatures",
     "LightGCNConfig",
     "MFConfig",
+    "MMGCNConfig",
     "MetaMMFConfig",
     "MetaMMFError",
     "NGCFConfig",

@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from metammf.nn.attention import edge_softmax, to_edges
+from metammf.nn.attention import at_receiving, at_sending, edge_softmax
 from metammf.nn.edge_weights import entry_products, weighted_product
 from metammf.nn.graph import BipartiteGraph, Edges, SparseMatrix
 from metammf.testing.probes import LargestTensor
@@ -77,7 +77,8 @@ def test_gradients(side: int) -> None:
     check = torch.autograd.gradcheck
     assert check(lambda a, b: entry_products(edges, a, b), (doubles(rows, 3), doubles(columns, 3)))
     assert check(lambda w, x: weighted_product(edges, w, x), (doubles(count), doubles(columns, 3)))
-    assert check(lambda a, b: to_edges(edges, a, b), (doubles(rows, 2), doubles(columns, 2)))
+    assert check(lambda x: at_receiving(edges, x), (doubles(rows, 2),))
+    assert check(lambda x: at_sending(edges, x), (doubles(columns, 2),))
     assert check(lambda s: edge_softmax(edges, s)[0], (doubles(count, 2),))
     assert check(lambda s, own: edge_softmax(edges, s, own), (doubles(count, 2), doubles(rows, 2)))
 
@@ -115,7 +116,8 @@ def test_edges_that_are_left_out_have_no_weight(side: int) -> None:
 
 
 def attended(edges: Edges, rows: Tensor, columns: Tensor) -> Tensor:
-    scores = entry_products(edges, rows, columns).unsqueeze(1) + to_edges(edges, rows[:, :1], columns[:, :1])
+    ends = at_receiving(edges, rows[:, :1]) + at_sending(edges, columns[:, :1])
+    scores = entry_products(edges, rows, columns).unsqueeze(1) + ends
     return weighted_product(edges, edge_softmax(edges, scores)[0][:, 0], columns)
 
 

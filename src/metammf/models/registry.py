@@ -20,10 +20,13 @@ C = TypeVar("C", bound="Config")
 
 MODELS: dict[str, str] = {
     "ease": "metammf.models.ease:EASE",
+    "gat": "metammf.models.gat:GAT",
     "graphsage": "metammf.models.graphsage:GraphSAGE",
+    "grcn": "metammf.models.grcn:GRCN",
     "lightgcn": "metammf.models.lightgcn:LightGCN",
     "metammf": "metammf.models.metammf:MetaMMF",
     "mf": "metammf.models.mf:MF",
+    "mmgcn": "metammf.models.mmgcn:MMGCN",
     "ngcf": "metammf.models.ngcf:NGCF",
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",

@@ -77,25 +77,37 @@ def edge_softmax(
     return _edge_softmax(edges, scores.contiguous(), own)
 
 
-class _ToEdges(torch.autograd.Function):
+class _AtReceiving(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, edges: Edges, receiving: Tensor, sending: Tensor) -> Tensor:
+    def forward(ctx: Any, edges: Edges, values: Tensor) -> Tensor:
+        ctx.starts = edges.indptr.long()
+        return values[edges.rows]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[None, Tensor]:
+        return None, _sums(grad_outputs[0].contiguous(), ctx.starts)
+
+
+class _AtSending(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, edges: Edges, values: Tensor) -> Tensor:
         ctx.edges = edges
-        return receiving[edges.rows] + sending[edges.indices]
+        return values[edges.indices]
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[None, Tensor, Tensor]:
-        (gradient,) = grad_outputs
-        edges: Edges = ctx.edges
-        to_sending = _sums(gradient[edges.order], edges.transposed_indptr.long())
-        return None, _sums(gradient.contiguous(), edges.indptr.long()), to_sending
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[None, Tensor]:
+        return None, _sums(grad_outputs[0][ctx.edges.order], ctx.edges.transposed_indptr.long())
 
 
-_to_edges: Callable[[Edges, Tensor, Tensor], Tensor] = _ToEdges.apply
+_at_receiving: Callable[[Edges, Tensor], Tensor] = _AtReceiving.apply
+_at_sending: Callable[[Edges, Tensor], Tensor] = _AtSending.apply
 
 
-def to_edges(
-    edges: Edges, receiving: Float[Tensor, "rows heads"], sending: Float[Tensor, "columns heads"]
-) -> Float[Tensor, "edges heads"]:
-    """Return the sum of what both ends of each edge hold."""
-    return _to_edges(edges, receiving, sending)
+def at_receiving(edges: Edges, values: Float[Tensor, "rows heads"]) -> Float[Tensor, "edges heads"]:
+    """Return for each edge what the node that receives along it holds."""
+    return _at_receiving(edges, values)
+
+
+def at_sending(edges: Edges, values: Float[Tensor, "columns heads"]) -> Float[Tensor, "edges heads"]:
+    """Return for each edge what the node that sends along it holds."""
+    return _at_sending(edges, values)
