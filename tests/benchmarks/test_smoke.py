@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RUNS = {
     "fusion": [],
     "propagation": [],
+    "models": [],
     "negatives": [],
     "ranking": ["--looped", "50", "--users", "200", "--items", "150"],
     "literal": ["--backbone", "mf"],
