@@ -8,7 +8,7 @@ its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ from metammf.training.loop import Trainer
 from metammf.training.objectives import make_objective
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from harness import Row
     from metammf.experiments.config import RunConfig
@@ -38,6 +38,11 @@ RECIPES = {"metammf": ("metammf-mf", "metammf-gcn", "metammf-lightgcn")}
 """Where a model's recipe is not of its own name."""
 
 
+BESIDES = (("gat", {"num_heads": 1}),)
+"""Settings of models whose layers are measured beside those of the recipe."""
+MAPS = "two 64 x 64 maps of all nodes"
+
+
 @dataclass(frozen=True)
 class Case:
     """A recipe and how much of it is run.
@@ -46,16 +51,18 @@ class Case:
         recipe: Its name.
         threads: Of torch.
         quick: A few steps on a small random log.
+        model: Settings of the model over the recipe's.
     """
 
     recipe: str
     threads: int
     quick: bool
+    model: Mapping[str, object] = field(default_factory=dict)
 
     def config(self) -> RunConfig:
         """The recipe, for some steps of one epoch without a look at validation."""
         recipe = load_recipe(self.recipe)
-        recipe.setdefault("training", {})
+        recipe["model"] |= self.model
         recipe["training"] |= {"epochs": 1, "patience": None, "max_steps": 2 if self.quick else STEPS}
         return from_mapping(recipe)
 
@@ -105,7 +112,8 @@ def passes(model: NodeModel, config: RunConfig) -> int:
 
 
 def descent(model: NodeModel) -> Callable[[], object]:
-    """Return a run of a model's backbone over all nodes, forward and backward."""
+    """Return a run of a model's backbone over all nodes, forward and backward; nothing is drawn for dropout."""
+    model.eval()
     items = model.item_inputs(torch.arange(model.num_items)).detach().requires_grad_()
 
     def run() -> None:
@@ -115,14 +123,30 @@ def descent(model: NodeModel) -> Callable[[], object]:
     return run
 
 
+def two_maps(num_nodes: int, dim: int = 64) -> Callable[[], object]:
+    """Return a run of what most layers do besides: every node's vector mapped twice, forward and backward."""
+    torch.manual_seed(0)
+    x = torch.randn(num_nodes, dim, requires_grad=True)
+    maps = [torch.nn.Linear(dim, dim, bias=False) for _ in range(2)]
+    return lambda: backward(sum(layer(x) for layer in maps).square().sum())
+
+
 def layers(threads: int, repeats: int, *, quick: bool) -> Table:
     """Compare the layers of all graph models with LightGCN's."""
     ways: dict[str, Callable[[], object]] = {}
     counts: dict[str, float] = {}
-    for recipe in recipes():
-        config, _, model = Case(recipe, threads, quick).begin()
+    cases = {recipe: Case(recipe, threads, quick) for recipe in recipes()} | {
+        f"{recipe}, {', '.join(f'{key} = {value}' for key, value in settings.items())}": Case(
+            recipe, threads, quick, settings
+        )
+        for recipe, settings in BESIDES
+    }
+    for name, case in cases.items():
+        config, _, model = case.begin()
         if isinstance(model, NodeModel) and model.backbone.propagates and config.model.name != "metammf":
-            ways[recipe], counts[recipe] = descent(model), passes(model, config)
+            ways[name], counts[name] = descent(model), passes(model, config)
+            nodes = model.num_users + model.num_items
+    ways[MAPS], counts[MAPS] = two_maps(nodes), 1
     found = measure(ways, against=AGAINST, units=counts, repeats=repeats)
     rows: list[Row] = [
         {
@@ -134,7 +158,10 @@ def layers(threads: int, repeats: int, *, quick: bool) -> Table:
         }
         for timing in found
     ]
-    notes = ["GRCN: its hops, and each routing of each modality; what follows a routing is in their time."]
+    notes = [
+        "GRCN: its hops, and each routing of each modality. What a layer costs beyond LightGCN's is its maps: GraphSAGE and NGCF"
+        " have two, MMGCN three in each modality, GAT one and its attention."
+    ]
     return Table("A layer over all nodes", rows, notes)
 
 

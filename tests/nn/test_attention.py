@@ -176,6 +176,17 @@ def test_autocast_does_not_reach_the_products() -> None:
         assert weighted_product(edges, torch.ones(len(edges.rows)), columns.bfloat16()).dtype == torch.float32
 
 
+def test_half_precision_is_weighed_in_full_and_given_back() -> None:
+    edges = graph().edges()[0]
+    rows, columns = (torch.randn(size, 2).bfloat16().requires_grad_() for size in edges.shape)
+    weights, _ = edge_softmax(edges, at_receiving(edges, rows) * at_sending(edges, columns), rows)
+    assert weights.dtype == torch.float32
+    weights.square().sum().backward()
+    assert rows.grad is not None
+    assert rows.grad.dtype == torch.bfloat16
+    assert torch.isfinite(rows.grad).all()
+
+
 def test_edges_follow_a_move() -> None:
     whole = graph()
     before = whole.edges()[0]

@@ -112,16 +112,16 @@ class GRCNBackbone(Backbone):
         to_users, to_items = graph.edges()
         ids, *preferences = (self._unit(part) for part in torch.split(users, self.widths, dim=1))
         item_ids, contents = self._split_items(items)
-        silent = ~self.present[to_users.indices]
+        silent = ~self.present.index_select(0, to_users.indices)
         for _ in range(self.num_routings):
             weights = edge_softmax(to_users, _affinities(to_users, preferences, contents, silent))[0]
             preferences = [
-                self._unit(mine + weighted_product(to_users, weights[:, place], theirs))
-                for place, (mine, theirs) in enumerate(zip(preferences, contents, strict=True))
+                self._unit(mine + weighted_product(to_users, weight, theirs))
+                for mine, theirs, weight in zip(preferences, contents, weights.unbind(1), strict=True)
             ]
         affinities = _affinities(to_users, preferences, contents, silent)
         # From the users' order of the edges to the items'.
-        turned, turned_silent = affinities.index_select(0, to_users.order), silent[to_users.order]
+        turned, turned_silent = affinities.index_select(0, to_users.order), silent.index_select(0, to_users.order)
         user_shares, item_shares = edge_softmax(to_users, affinities)[0], edge_softmax(to_items, turned)[0]
         user_weights = self._refined(to_users, user_shares, self.user_confidence, silent, graph.user_degrees)
         item_weights = self._refined(to_items, item_shares, self.item_confidence, turned_silent, graph.item_degrees)
@@ -148,7 +148,7 @@ class GRCNBackbone(Backbone):
         if self.pruning == "hard":
             weights = functional.relu(weights)
         equal = 1 / degrees.flatten().clamp(min=1)
-        weights = torch.where(silent.all(1), equal[edges.rows], weights)
+        weights = torch.where(silent.all(1), equal.index_select(0, edges.rows), weights)
         return weights if edges.kept is None else weights * edges.kept
 
     def isolated(self, nodes: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
@@ -166,8 +166,8 @@ def _affinities(edges: Edges, preferences: list[Tensor], contents: list[Tensor],
 def _with_hop(edges: Edges, shares: Tensor, own: list[Tensor], others: list[Tensor]) -> list[Tensor]:
     """Add to each node's vectors what it receives in each modality."""
     return [
-        mine + weighted_product(edges, shares[:, place], theirs)
-        for place, (mine, theirs) in enumerate(zip(own, others, strict=True))
+        mine + weighted_product(edges, share, theirs)
+        for mine, theirs, share in zip(own, others, shares.unbind(1), strict=True)
     ]
 
 

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 def _sums(values: Tensor, starts: Tensor) -> Tensor:
     """The sum of each row's values, whose places begin at `starts`."""
-    return torch.segment_reduce(values, "sum", offsets=starts, axis=0, initial=0)
+    count = len(values)
+    places = torch.arange(count, dtype=starts.dtype, device=starts.device)
+    size = len(starts) - 1, count
+    # The product knows no half precision on a processor; it is several times as fast as a segmented sum.
+    with torch.autocast(values.device.type, enabled=False):
+        wide = values.to(torch.promote_types(values.dtype, torch.float32))
+        rows = torch.sparse_csr_tensor(starts, places, wide.new_ones(count), size=size, check_invariants=False)
+        return (rows @ wide).to(values.dtype)
 
 
 class _EdgeSoftmax(torch.autograd.Function):
@@ -29,17 +36,16 @@ class _EdgeSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, edges: Edges, scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        starts = edges.indptr.long()
-        top = torch.segment_reduce(scores, "max", offsets=starts, axis=0, initial=-torch.inf)
+        top = torch.segment_reduce(scores, "max", offsets=edges.indptr.long(), axis=0, initial=-torch.inf)
         # Where a row has nothing to weigh: exp(-inf - lowest) is 0, exp(-inf + inf) would be no number.
         top = torch.maximum(top, own).clamp(min=torch.finfo(scores.dtype).min)
-        weights = (scores - top[edges.rows]).exp_()
+        weights = (scores - top.index_select(0, edges.rows)).exp_()
         own_weights = (own - top).exp_()
-        total = _sums(weights, starts) + own_weights
+        total = _sums(weights, edges.indptr) + own_weights
         total.clamp_(min=torch.finfo(scores.dtype).tiny)
-        weights /= total[edges.rows]
+        weights /= total.index_select(0, edges.rows)
         own_weights /= total
-        ctx.edges, ctx.starts = edges, starts
+        ctx.edges = edges
         ctx.save_for_backward(weights, own_weights)
         return weights, own_weights
 
@@ -48,8 +54,8 @@ class _EdgeSoftmax(torch.autograd.Function):
         weights, own_weights = ctx.saved_tensors
         to_weights, to_own = grad_outputs
         to_scores, to_own_scores = weights * to_weights, own_weights * to_own
-        mean = _sums(to_scores, ctx.starts) + to_own_scores
-        return None, to_scores - weights * mean[ctx.edges.rows], to_own_scores - own_weights * mean
+        mean = _sums(to_scores, ctx.edges.indptr) + to_own_scores
+        return None, to_scores - weights * mean.index_select(0, ctx.edges.rows), to_own_scores - own_weights * mean
 
 
 _edge_softmax: Callable[[Edges, Tensor, Tensor], tuple[Tensor, Tensor]] = _EdgeSoftmax.apply
@@ -60,7 +66,8 @@ def edge_softmax(
 ) -> tuple[Float[Tensor, "edges heads"], Float[Tensor, "rows heads"]]:
     """Return the softmax over the edges that each row receives, and over its own score, where it attends to itself as well.
 
-    An edge that is left out, or has the score -inf, gets the weight 0; so does all of a row that has nothing else.
+    In full precision. An edge that is left out, or has the score -inf, gets the weight 0; so does all of a row that has nothing
+    else.
 
     Args:
         edges: Of the graph.
@@ -70,18 +77,19 @@ def edge_softmax(
     Returns:
         Weights of the edges, and of the rows themselves.
     """
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if edges.kept is not None:
         scores = scores.masked_fill(~edges.kept.unsqueeze(1), -torch.inf)
     if own is None:
         own = scores.new_full((edges.shape[0], scores.shape[1]), -torch.inf)
-    return _edge_softmax(edges, scores.contiguous(), own)
+    return _edge_softmax(edges, scores.contiguous(), own.to(scores.dtype))
 
 
 class _AtReceiving(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, edges: Edges, values: Tensor) -> Tensor:
-        ctx.starts = edges.indptr.long()
-        return values[edges.rows]
+        ctx.starts = edges.indptr
+        return values.index_select(0, edges.rows)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[None, Tensor]:
@@ -92,11 +100,11 @@ class _AtSending(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, edges: Edges, values: Tensor) -> Tensor:
         ctx.edges = edges
-        return values[edges.indices]
+        return values.index_select(0, edges.indices)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[None, Tensor]:
-        return None, _sums(grad_outputs[0][ctx.edges.order], ctx.edges.transposed_indptr.long())
+        return None, _sums(grad_outputs[0].index_select(0, ctx.edges.order), ctx.edges.transposed_indptr)
 
 
 _at_receiving: Callable[[Edges, Tensor], Tensor] = _AtReceiving.apply

@@ -6,7 +6,7 @@ an item added tomorrow takes as well as an item without a train interaction.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -137,6 +137,14 @@ class GraphSAGEBackbone(Backbone):
         return nodes
 
 
+class _Ends(NamedTuple):
+    """What attention needs of the nodes of a side: the terms of the logits, (nodes, H), and mapped vectors, (nodes, H, D / H)."""
+
+    receiving: Tensor
+    sending: Tensor
+    mapped: Tensor
+
+
 class GATBackbone(Backbone):
     r"""L layers D -> D that weigh neighbours by attention (Velickovic et al., Graph Attention Networks, ICLR 2018, eqs. 1-5).
 
@@ -178,7 +186,7 @@ class GATBackbone(Backbone):
         for layer in self.map:
             assert isinstance(layer, nn.Linear)
             nn.init.xavier_uniform_(layer.weight)
-        self.attention_dropout = nn.Dropout(attention_dropout)
+        self.attention_dropout = nn.Dropout(attention_dropout) if attention_dropout else nn.Identity()
         self.hidden_dropout = nn.Dropout(hidden_dropout)
         self.final_dropout = nn.Dropout(final_dropout)
 
@@ -186,16 +194,22 @@ class GATBackbone(Backbone):
         last = depth == len(self.map) - 1
         return self.final_dropout(x) if last else self.hidden_dropout(functional.elu(x))
 
-    def _attend(self, depth: int, edges: Edges, own: Tensor, others: Tensor) -> Tensor:
-        """What the rows of `edges` receive, of mapped vectors of both ends, (R, H, D / H) and (C, H, D / H)."""
-        receiving = (own * self.receiving[depth]).sum(2)
-        scores = at_receiving(edges, receiving) + at_sending(edges, (others * self.sending[depth]).sum(2))
-        to_self = functional.leaky_relu(receiving + (own * self.sending[depth]).sum(2), 0.2)
-        weights, own_weights = map(
-            self.attention_dropout, edge_softmax(edges, functional.leaky_relu(scores, 0.2), to_self)
-        )
-        received = [weighted_product(edges, weights[:, head], others[:, head]) for head in range(self.heads)]
-        return (torch.stack(received, dim=1) + own_weights.unsqueeze(2) * own).flatten(1)
+    def _logits(self, depth: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A node's term in the logits of what it receives, and of what it sends, both (nodes, H)."""
+        weight = cast("nn.Linear", self.map[depth]).weight
+        weight = weight.reshape(self.heads, -1, weight.shape[1])  # (H, D / H, D)
+        halves = [torch.einsum("hk,hkd->dh", half[depth], weight) for half in (self.receiving, self.sending)]
+        receiving, sending = torch.split(x @ torch.cat(halves, dim=1), self.heads, dim=1)
+        return receiving, sending
+
+    def _attend(self, edges: Edges, receivers: _Ends, senders: _Ends) -> Tensor:
+        """What the rows of `edges` receive from its columns and from themselves."""
+        scores = at_receiving(edges, receivers.receiving) + at_sending(edges, senders.sending)
+        own_scores = functional.leaky_relu(receivers.receiving + receivers.sending, 0.2)
+        weights, own_weights = edge_softmax(edges, functional.leaky_relu(scores, 0.2), own_scores)
+        heads = zip(self.attention_dropout(weights).unbind(1), senders.mapped.unbind(1), strict=True)
+        received = torch.stack([weighted_product(edges, weight, values) for weight, values in heads], dim=1)
+        return torch.addcmul(received, self.attention_dropout(own_weights).unsqueeze(2), receivers.mapped).flatten(1)
 
     def forward(
         self,
@@ -206,9 +220,9 @@ class GATBackbone(Backbone):
         """Return the vectors after the last layer."""
         to_users, to_items = self._over(graph).edges()
         for depth, layer in enumerate(self.map):
-            mapped_users, mapped_items = (layer(x).unflatten(1, (self.heads, -1)) for x in (users, items))
-            users = self._between(depth, self._attend(depth, to_users, mapped_users, mapped_items))
-            items = self._between(depth, self._attend(depth, to_items, mapped_items, mapped_users))
+            both = [_Ends(*self._logits(depth, x), layer(x).unflatten(1, (self.heads, -1))) for x in (users, items)]
+            users = self._between(depth, self._attend(to_users, both[0], both[1]))
+            items = self._between(depth, self._attend(to_items, both[1], both[0]))
         return users, items
 
     def isolated(self, nodes: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:

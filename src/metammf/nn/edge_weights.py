@@ -36,7 +36,11 @@ class _EntryProducts(torch.autograd.Function):
         rows, columns = ctx.saved_tensors
         (gradient,) = grad_outputs
         to_rows = ctx.pattern.matrix_of(gradient) @ columns if ctx.needs_input_grad[1] else None
-        to_columns = ctx.pattern.transpose_of(gradient[ctx.pattern.order]) @ rows if ctx.needs_input_grad[2] else None
+        to_columns = (
+            ctx.pattern.transpose_of(gradient.index_select(0, ctx.pattern.order)) @ rows
+            if ctx.needs_input_grad[2]
+            else None
+        )
         return None, to_rows, to_columns
 
 
@@ -52,7 +56,11 @@ class _WeightedProduct(torch.autograd.Function):
         entries, x = ctx.saved_tensors
         (gradient,) = grad_outputs
         to_entries = _products(ctx.pattern, gradient, x) if ctx.needs_input_grad[1] else None
-        to_x = ctx.pattern.transpose_of(entries[ctx.pattern.order]) @ gradient if ctx.needs_input_grad[2] else None
+        to_x = (
+            ctx.pattern.transpose_of(entries.index_select(0, ctx.pattern.order)) @ gradient
+            if ctx.needs_input_grad[2]
+            else None
+        )
         return None, to_entries, to_x
 
 
