@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness import Row
     from metammf.experiments.config import RunConfig
 
-STEPS = 30
+STEPS = 12
 AGAINST = "lightgcn"
 RECIPES = {"metammf": ("metammf-mf", "metammf-gcn", "metammf-lightgcn")}
 """Where a model's recipe is not of its own name."""
