@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from metammf.experiments.run import Run, train_run
     from metammf.models.content_knn import ContentKNNConfig
     from metammf.models.ease import EASEConfig
+    from metammf.models.gat import GATConfig
     from metammf.models.graphsage import GraphSAGEConfig
+    from metammf.models.grcn import GRCNConfig
     from metammf.models.itemknn import ItemKNNConfig
     from metammf.models.lightgcn import LightGCNConfig
     from metammf.models.metammf import MetaMMFConfig
     from metammf.models.mf import MFConfig
+    from metammf.models.mmgcn import MMGCNConfig
+    from metammf.models.ngcf import NGCFConfig
     from metammf.models.p3 import P3Config, RP3BetaConfig
     from metammf.models.popularity import PopularityConfig
     from metammf.models.vbpr import VBPRConfig
@@ -40,6 +44,8 @@ _HOMES = {
     "Development": "data.splitting",
     "EASEConfig": "models.ease",
     "Evaluation": "evaluation.result",
+    "GATConfig": "models.gat",
+    "GRCNConfig": "models.grcn",
     "GraphSAGEConfig": "models.graphsage",
     "IdMap": "data.ids",
     "Interactions": "data.interactions",
@@ -47,8 +53,10 @@ _HOMES = {
     "ItemKNNConfig": "models.itemknn",
     "LightGCNConfig": "models.lightgcn",
     "MFConfig": "models.mf",
+    "MMGCNConfig": "models.mmgcn",
     "MetaMMFConfig": "models.metammf",
     "MetaMMFError": "errors",
+    "NGCFConfig": "models.ngcf",
     "P3Config": "models.p3",
     "PopularityConfig": "models.popularity",
     "RP3BetaConfig": "models.p3",
@@ -74,6 +82,8 @@ __all__ = [
     "Development",
     "EASEConfig",
     "Evaluation",
+    "GATConfig",
+    "GRCNConfig",
     "GraphSAGEConfig",
     "IdMap",
     "Interactions",
@@ -81,8 +91,10 @@ __all__ = [
     "ItemKNNConfig",
     "LightGCNConfig",
     "MFConfig",
+    "MMGCNConfig",
     "MetaMMFConfig",
     "MetaMMFError",
+    "NGCFConfig",
     "P3Config",
     "PopularityConfig",
     "RP3BetaConfig",

@@ -18,6 +18,7 @@ RUNS = {
     "fusion": [],
     "propagation": [],
     "item_graph": [],
+    "models": [],
     "negatives": [],
     "ranking": ["--looped", "50", "--users", "200", "--items", "150"],
     "literal": ["--backbone", "mf"],

@@ -9,11 +9,15 @@ import pytest
 from metammf.experiments.config import load_recipe, recipe_names
 from metammf.models.content_knn import ContentKNNConfig
 from metammf.models.ease import EASEConfig
+from metammf.models.gat import GATConfig
 from metammf.models.graphsage import GraphSAGEConfig
+from metammf.models.grcn import GRCNConfig
 from metammf.models.itemknn import ItemKNNConfig
 from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
+from metammf.models.mmgcn import MMGCNConfig
+from metammf.models.ngcf import NGCFConfig
 from metammf.models.p3 import P3Config, RP3BetaConfig
 from metammf.models.popularity import PopularityConfig
 from metammf.models.registry import MODELS, model_config
@@ -30,8 +34,12 @@ if TYPE_CHECKING:
 SMALL = MetaMMFConfig(
     embedding_dim=16, hidden_dims=(12,), meta_dim=2, cp_rank=3, num_layers=1, hidden_dropout=0.0, final_dropout=0.0
 )
+# At these few steps, one head in one layer does not always find the neighbours that tell.
+HEADS = {"num_layers": 2, "num_heads": 4}
 COMBINATIONS = [
-    SMALL.model_copy(update={"fusion": fusion, "backbone": backbone, "combine": combine})
+    SMALL.model_copy(
+        update={"fusion": fusion, "backbone": backbone, "combine": combine} | (HEADS if backbone == "gat" else {})
+    )
     for fusion in get_args(FusionKind)
     for backbone in get_args(BackboneKind)
     for combine in ("concat", "sum")
@@ -40,11 +48,17 @@ CONFIGS: list[ModelConfig] = [
     ContentKNNConfig(num_neighbours=4),
     ContentKNNConfig(feature_scaling="standardize"),
     EASEConfig(),
+    GATConfig(embedding_dim=4, num_heads=2, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
     ItemKNNConfig(),
     ItemKNNConfig(num_neighbours=3, shrink=0.0),
+    GRCNConfig(embedding_dim=8, content_dim=6),
+    GRCNConfig(embedding_dim=8, content_dim=6, pruning="hard", unit_vectors=False, content_hop=True),
     LightGCNConfig(embedding_dim=8),
     MFConfig(embedding_dim=3),
+    MMGCNConfig(embedding_dim=8, content_dim=6),
+    MMGCNConfig(embedding_dim=8, content_dim=6, num_layers=1, combination="concat"),
+    NGCFConfig(embedding_dim=4, layer_dims=(4, 4), init_std=0.1),
     P3Config(),
     RP3BetaConfig(),
     VBPRConfig(embedding_dim=8),

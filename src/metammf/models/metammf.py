@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from metammf.models.config import ModelConfig, Search
 from metammf.models.nodes import ItemIds, NodeModel, fitted_scaler
-from metammf.nn.backbone import Backbone, BackboneKind, GraphSAGEBackbone, LightGCNBackbone
+from metammf.nn.backbone import Backbone, BackboneKind, GATBackbone, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.content import Content, FeatureScaling
 from metammf.nn.fusion import DynamicOptions, FusionKind, make_fusion
 from metammf.nn.neighbours import ContentNeighbours
@@ -30,7 +30,7 @@ class MetaMMFConfig(ModelConfig):
 
     name: Literal["metammf"] = "metammf"
     backbone: BackboneKind = "graphsage"
-    """The predictor: "mf", "graphsage" or "lightgcn"."""
+    """The predictor: "mf", "graphsage", "lightgcn" or "gat"."""
     fusion: FusionKind = "cp"
     """Dynamic "cp" or "dense"; static "concat" (the same network less its dynamic part), "sum", "gated", "attention"."""
     combine: Literal["concat", "sum"] = "concat"
@@ -78,21 +78,29 @@ class MetaMMFConfig(ModelConfig):
     num_layers: Annotated[int, Field(ge=0), Search(1, 4)] = 2
     """Layers or hops of the backbone."""
     hidden_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """GraphSAGE: after each layer but the last."""
+    """GraphSAGE and GAT: after each layer but the last."""
     final_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """GraphSAGE: on the final vectors."""
+    """GraphSAGE and GAT: on the final vectors."""
+    num_heads: Annotated[int, Field(ge=1)] = 1
+    """GAT: attention heads, which divide the width D among them."""
+    attention_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.6)] = 0.0
+    """GAT: on the weights of neighbours."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.combine == "concat" and self.embedding_dim % 2:
             raise ValueError(f'embedding_dim must be even for combine="concat", got {self.embedding_dim}')
         if self.content_neighbours and self.backbone == "mf":
-            raise ValueError("content_neighbours needs a backbone that propagates: graphsage or lightgcn")
+            raise ValueError("content_neighbours needs a backbone that propagates: graphsage, lightgcn or gat")
         for name in ("content_neighbours", "cold_offset"):
             if getattr(self, name) and not self.simulated_cold:
                 raise ValueError(f"{name} is learned from simulated cold items: set simulated_cold above 0")
         if self.backbone == "mf" and (self.hide_targets or self.edge_dropout):
-            raise ValueError("hide_targets and edge_dropout need a backbone that propagates: graphsage or lightgcn")
+            raise ValueError(
+                "hide_targets and edge_dropout need a backbone that propagates: graphsage, lightgcn or gat"
+            )
+        if self.backbone == "gat" and self.embedding_dim % self.num_heads:
+            raise ValueError(f"num_heads must divide embedding_dim {self.embedding_dim}, got {self.num_heads}")
         return self
 
 
@@ -236,5 +244,15 @@ def _backbone(config: MetaMMFConfig, inputs: Inputs) -> Backbone:
     if config.backbone == "graphsage":
         return GraphSAGEBackbone(
             inputs.graph, config.num_layers, config.embedding_dim, config.hidden_dropout, config.final_dropout
+        )
+    if config.backbone == "gat":
+        return GATBackbone(
+            inputs.graph,
+            config.num_layers,
+            config.embedding_dim,
+            config.num_heads,
+            config.attention_dropout,
+            config.hidden_dropout,
+            config.final_dropout,
         )
     return Backbone()
