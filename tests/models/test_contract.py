@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from metammf.experiments.config import load_recipe, recipe_names
+from metammf.models.bm3 import BM3Config
 from metammf.models.ease import EASEConfig
 from metammf.models.graphsage import GraphSAGEConfig
 from metammf.models.lightgcn import LightGCNConfig
@@ -35,6 +36,7 @@ COMBINATIONS = [
     for combine in ("concat", "sum")
 ]
 CONFIGS: list[ModelConfig] = [
+    BM3Config(embedding_dim=8),
     EASEConfig(),
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
     LightGCNConfig(embedding_dim=8),
