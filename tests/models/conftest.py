@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from metammf.models import base, bm3, content_table, graphsage, id_model, lightgcn, metammf, mf
-from metammf.nn import backbone, content, fusion, graph, item_graph, losses, meta, neighbours
+from metammf.models import (
+    all_vectors,
+    base,
+    bm3,
+    content_table,
+    graphsage,
+    id_model,
+    lightgcn,
+    metammf,
+    mf,
+    mmhcl,
+    nodes,
+)
+from metammf.nn import backbone, content, fusion, graph, hypergraph, item_graph, losses, meta, neighbours
 from metammf.testing.shapes import check_shapes
 
 torch.set_num_threads(1)
-check_shapes(backbone, content, fusion, graph, item_graph, losses, meta, neighbours)
-check_shapes(base, bm3, content_table, graphsage, id_model, lightgcn, metammf, mf)
+check_shapes(backbone, content, fusion, graph, hypergraph, item_graph, losses, meta, neighbours)
+check_shapes(all_vectors, base, bm3, content_table, graphsage, id_model, lightgcn, metammf, mf, mmhcl, nodes)

@@ -13,6 +13,7 @@ from metammf.models.graphsage import GraphSAGEConfig
 from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
+from metammf.models.mmhcl import MMHCLConfig
 from metammf.models.p3 import P3Config
 from metammf.models.popularity import PopularityConfig
 from metammf.models.registry import MODELS, model_config
@@ -41,6 +42,7 @@ CONFIGS: list[ModelConfig] = [
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
     LightGCNConfig(embedding_dim=8),
     MFConfig(embedding_dim=3),
+    MMHCLConfig(embedding_dim=8),
     P3Config(),
     P3Config(beta=0.5),
     VBPRConfig(embedding_dim=8),

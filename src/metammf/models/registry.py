@@ -25,6 +25,7 @@ MODELS: dict[str, str] = {
     "lightgcn": "metammf.models.lightgcn:LightGCN",
     "metammf": "metammf.models.metammf:MetaMMF",
     "mf": "metammf.models.mf:MF",
+    "mmhcl": "metammf.models.mmhcl:MMHCL",
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",
     "vbpr": "metammf.models.vbpr:VBPR",
