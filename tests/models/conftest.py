@@ -9,6 +9,7 @@ from metammf.models import (
     base,
     bm3,
     content_table,
+    diffmm,
     graphsage,
     id_model,
     lightgcn,
@@ -17,9 +18,23 @@ from metammf.models import (
     mmhcl,
     nodes,
 )
-from metammf.nn import backbone, content, fusion, graph, hypergraph, item_graph, losses, meta, neighbours
+from metammf.nn import (
+    backbone,
+    content,
+    diffusion,
+    fusion,
+    graph,
+    hypergraph,
+    item_graph,
+    looped_graph,
+    losses,
+    meta,
+    neighbours,
+)
 from metammf.testing.shapes import check_shapes
 
 torch.set_num_threads(1)
-check_shapes(backbone, content, fusion, graph, hypergraph, item_graph, losses, meta, neighbours)
-check_shapes(all_vectors, base, bm3, content_table, graphsage, id_model, lightgcn, metammf, mf, mmhcl, nodes)
+check_shapes(
+    backbone, content, diffusion, fusion, graph, hypergraph, item_graph, looped_graph, losses, meta, neighbours
+)
+check_shapes(all_vectors, base, bm3, content_table, diffmm, graphsage, id_model, lightgcn, metammf, mf, mmhcl, nodes)

@@ -8,6 +8,7 @@ import pytest
 
 from metammf.experiments.config import load_recipe, recipe_names
 from metammf.models.bm3 import BM3Config
+from metammf.models.diffmm import DiffMMConfig
 from metammf.models.ease import EASEConfig
 from metammf.models.graphsage import GraphSAGEConfig
 from metammf.models.lightgcn import LightGCNConfig
@@ -38,6 +39,8 @@ COMBINATIONS = [
 ]
 CONFIGS: list[ModelConfig] = [
     BM3Config(embedding_dim=8),
+    DiffMMConfig(embedding_dim=8, denoiser_dims=(6, 5), generated_edges=3),
+    DiffMMConfig(embedding_dim=8, denoiser_dims=(6,), contrast_anchor="modality"),
     EASEConfig(),
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
     LightGCNConfig(embedding_dim=8),

@@ -20,6 +20,7 @@ C = TypeVar("C", bound="Config")
 
 MODELS: dict[str, str] = {
     "bm3": "metammf.models.bm3:BM3",
+    "diffmm": "metammf.models.diffmm:DiffMM",
     "ease": "metammf.models.ease:EASE",
     "graphsage": "metammf.models.graphsage:GraphSAGE",
     "lightgcn": "metammf.models.lightgcn:LightGCN",
