@@ -162,7 +162,7 @@ class DiffMM(NodeModel):
         self.denoisers = nn.ModuleDict(
             {key: Denoiser(count, config.denoiser_dims, config.time_dim, config.denoiser_dropout) for key in keys}
         )
-        self.rows = sparse.csr_array(matrix[:, self.known.numpy()], dtype="float32")
+        self.rows = sparse.csr_array(matrix[:, self.known.numpy()])
         self.active = torch.from_numpy(inputs.train.user_counts > 0).nonzero().flatten()
         self._waiting = self.active
         # Items of each user's edges in each modality, -1 for none.
