@@ -12,8 +12,8 @@ Source: Guo et al., *MMHCL: Multi-Modal Hypergraph Contrastive Learning for Reco
 
 Normalisations, and which two views are contrasted, are those of the authors' code. It departs from its paper, or from us, in
 this: it draws a batch of different users and one item of each, so that users count alike (`training.user_weight_exponent = 1`
-in the recipe); decays the learning rate by 4% every 50 epochs, which its run on TikTok has ended by then; and lays the penalty on
-the propagated vectors (here: on the free ones of the batch).
+in the recipe); decays the learning rate by 4% every 50 epochs, about as many as its run on TikTok has; and lays the penalty on
+the vectors that are scored (here: on the free ones of the batch).
 
 Ours: any modalities. An item is in no hyperedge of a modality that it lacks. A x is computed as H (H^T x) and never written
 out. Nodes without a second-order neighbour are not contrasted. An item without train interactions has no free vectors and makes
@@ -67,7 +67,7 @@ class MMHCLConfig(ModelConfig):
     """Weight of the items' contrast."""
     contrast_temperature: Annotated[float, Field(gt=0), Search(0.1, 1, log=True)] = 0.6
     """Temperature t of both."""
-    contrasted_nodes: Annotated[int, Field(ge=2)] | None = None
+    contrasted_nodes: Annotated[int, Field(ge=2), Search(256, 4096, log=True)] | None = None
     """Nodes of each side that a step contrasts, drawn at random; all by default, as in the paper."""
     feature_scaling: FeatureScaling = "none"
     """How features are brought to a common scale, by statistics of the items that have train interactions; the paper takes
