@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from metammf.experiments.config import load_recipe, recipe_names
+from metammf.models.bm3 import BM3Config
 from metammf.models.content_knn import ContentKNNConfig
+from metammf.models.diffmm import DiffMMConfig
 from metammf.models.ease import EASEConfig
 from metammf.models.gat import GATConfig
 from metammf.models.graphsage import GraphSAGEConfig
@@ -17,6 +19,7 @@ from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
 from metammf.models.mmgcn import MMGCNConfig
+from metammf.models.mmhcl import MMHCLConfig
 from metammf.models.ngcf import NGCFConfig
 from metammf.models.p3 import P3Config, RP3BetaConfig
 from metammf.models.popularity import PopularityConfig
@@ -47,6 +50,9 @@ COMBINATIONS = [
 CONFIGS: list[ModelConfig] = [
     ContentKNNConfig(num_neighbours=4),
     ContentKNNConfig(feature_scaling="standardize"),
+    BM3Config(embedding_dim=8),
+    DiffMMConfig(embedding_dim=8, denoiser_dims=(6, 5), generated_edges=3),
+    DiffMMConfig(embedding_dim=8, denoiser_dims=(6,), contrast_anchor="modality"),
     EASEConfig(),
     GATConfig(embedding_dim=4, num_heads=2, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
@@ -59,6 +65,7 @@ CONFIGS: list[ModelConfig] = [
     MMGCNConfig(embedding_dim=8, content_dim=6),
     MMGCNConfig(embedding_dim=8, content_dim=6, num_layers=1, combination="concat"),
     NGCFConfig(embedding_dim=4, layer_dims=(4, 4), init_std=0.1),
+    MMHCLConfig(embedding_dim=8),
     P3Config(),
     RP3BetaConfig(),
     VBPRConfig(embedding_dim=8),

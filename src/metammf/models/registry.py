@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Config")
 
 MODELS: dict[str, str] = {
+    "bm3": "metammf.models.bm3:BM3",
     "content-knn": "metammf.models.content_knn:ContentKNN",
+    "diffmm": "metammf.models.diffmm:DiffMM",
     "ease": "metammf.models.ease:EASE",
     "gat": "metammf.models.gat:GAT",
     "graphsage": "metammf.models.graphsage:GraphSAGE",
@@ -29,6 +31,7 @@ MODELS: dict[str, str] = {
     "metammf": "metammf.models.metammf:MetaMMF",
     "mf": "metammf.models.mf:MF",
     "mmgcn": "metammf.models.mmgcn:MMGCN",
+    "mmhcl": "metammf.models.mmhcl:MMHCL",
     "ngcf": "metammf.models.ngcf:NGCF",
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",
