@@ -9,12 +9,14 @@ import pytest
 from metammf.experiments.config import load_recipe, recipe_names
 from metammf.models.ease import EASEConfig
 from metammf.models.graphsage import GraphSAGEConfig
+from metammf.models.invrl import InvRLConfig
 from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
 from metammf.models.p3 import P3Config
 from metammf.models.popularity import PopularityConfig
 from metammf.models.registry import MODELS, model_config
+from metammf.models.ultragcn import UltraGCNConfig
 from metammf.models.vbpr import VBPRConfig
 from metammf.nn.backbone import BackboneKind
 from metammf.nn.fusion import FusionKind
@@ -37,10 +39,14 @@ COMBINATIONS = [
 CONFIGS: list[ModelConfig] = [
     EASEConfig(),
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
+    InvRLConfig(embedding_dim=8, num_environments=2, warmup_epochs=0, reassign_every=2),
+    InvRLConfig(embedding_dim=8, num_environments=3, warmup_epochs=0, item_weight=0.5, feature_scaling="standardize"),
     LightGCNConfig(embedding_dim=8),
     MFConfig(embedding_dim=3),
     P3Config(),
     P3Config(beta=0.5),
+    UltraGCNConfig(embedding_dim=4),
+    UltraGCNConfig(embedding_dim=4, item_weight=0.5, item_neighbours=3),
     VBPRConfig(embedding_dim=8),
     VBPRConfig(embedding_dim=8, feature_scaling="l2", feature_components=3),
     *COMBINATIONS,

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from metammf.nn import backbone, content, fusion, graph, losses, meta, neighbours
+from metammf.nn import (
+    backbone,
+    constraint,
+    content,
+    cooccurrence,
+    fusion,
+    graph,
+    invariance,
+    losses,
+    meta,
+    neighbours,
+)
 from metammf.testing.shapes import check_shapes
 
 torch.set_num_threads(1)
-check_shapes(backbone, content, fusion, graph, losses, meta, neighbours)
+check_shapes(backbone, constraint, content, cooccurrence, fusion, graph, invariance, losses, meta, neighbours)

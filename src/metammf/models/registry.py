@@ -21,11 +21,13 @@ C = TypeVar("C", bound="Config")
 MODELS: dict[str, str] = {
     "ease": "metammf.models.ease:EASE",
     "graphsage": "metammf.models.graphsage:GraphSAGE",
+    "invrl": "metammf.models.invrl:InvRL",
     "lightgcn": "metammf.models.lightgcn:LightGCN",
     "metammf": "metammf.models.metammf:MetaMMF",
     "mf": "metammf.models.mf:MF",
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",
+    "ultragcn": "metammf.models.ultragcn:UltraGCN",
     "vbpr": "metammf.models.vbpr:VBPR",
 }
 
