@@ -293,6 +293,8 @@ class InvRLObjective:
         """Divide a batch into its environments, those that it has."""
         model = self.model
         environments = model.environments_of(batch.users, batch.positives)
+        every = torch.unique(torch.cat([batch.positives, batch.negatives.flatten()]))
+        features = model.features(every)
         for number in torch.unique(environments).tolist():
             rows = torch.nonzero(environments == number).flatten()
             users, positives, negatives = batch.users[rows], batch.positives[rows], batch.negatives[rows]
@@ -301,7 +303,8 @@ class InvRLObjective:
             items, places = torch.unique(nodes, return_inverse=True)
             free = functional.embedding(places, model.item_table(items))
             known = torch.einsum("pd,pkd->pk", gamma, free)
-            yield _Part(number, users, positives, negatives, taste, known, model.features(items), places)
+            own = features[torch.searchsorted(every, items)]
+            yield _Part(number, users, positives, negatives, taste, known, own, places)
 
     def _loss(self, part: _Part, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return L of an environment's interactions under a projection, the mean over them."""
