@@ -13,6 +13,7 @@ from metammf.models.ultragcn import UltraGCN, UltraGCNConfig
 from metammf.nn.cooccurrence import cooccurrence_neighbours
 from metammf.testing.data import taste_groups
 from metammf.training.config import TrainingConfig
+from metammf.training.fit import fit
 from metammf.training.shared import SharedVectors
 
 SPLIT = taste_groups(4, cold=1)
@@ -81,6 +82,21 @@ def test_batches_that_share_vectors_have_the_gradients_of_one() -> None:
         gradients.append([weight.grad for weight in model.parameters()])
     for found, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_neighbours_of_the_batch_are_read_by_rows_too() -> None:
+    """A step that moves the rows that it reads alone reads those of the item-item loss as well."""
+    config = UltraGCNConfig(embedding_dim=4, item_neighbours=3, item_weight=1.0)
+    dense, touched = (
+        fit(
+            config,
+            SPLIT.development,
+            training=TrainingConfig(epochs=4, batch_size=30, weight_decay=0.0, patience=None, table_updates=updates),
+        ).vectors()
+        for updates in ("dense", "touched")
+    )
+    torch.testing.assert_close(touched.users, dense.users, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(touched.items, dense.items, atol=1e-4, rtol=1e-3)
 
 
 def test_shared_negatives_are_refused() -> None:

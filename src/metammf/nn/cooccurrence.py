@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from numpy.typing import NDArray
 
-_BLOCK_CELLS = 1 << 23
-"""Co-occurrences that are held at a time: about 100 MB."""
+_BLOCK_CELLS = 1 << 21
+"""Co-occurrences that are held at a time: about 200 MB with all that is made of them."""
 
 
 def cooccurrence_neighbours(matrix: sparse.csr_array, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
