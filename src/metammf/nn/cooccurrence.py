@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BLOCK_CELLS = 1 << 21
-"""Co-occurrences that are held at a time: about 200 MB with all that is made of them."""
+"""Co-occurrences that are held at a time: about 250 MB with all that is made of them."""
 
 
 def cooccurrence_neighbours(matrix: sparse.csr_array, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
