@@ -14,6 +14,7 @@ from metammf.models.ease import EASEConfig
 from metammf.models.gat import GATConfig
 from metammf.models.graphsage import GraphSAGEConfig
 from metammf.models.grcn import GRCNConfig
+from metammf.models.invrl import InvRLConfig
 from metammf.models.itemknn import ItemKNNConfig
 from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
@@ -24,6 +25,7 @@ from metammf.models.ngcf import NGCFConfig
 from metammf.models.p3 import P3Config, RP3BetaConfig
 from metammf.models.popularity import PopularityConfig
 from metammf.models.registry import MODELS, model_config
+from metammf.models.ultragcn import UltraGCNConfig
 from metammf.models.vbpr import VBPRConfig
 from metammf.nn.backbone import BackboneKind
 from metammf.nn.fusion import FusionKind
@@ -60,6 +62,8 @@ CONFIGS: list[ModelConfig] = [
     ItemKNNConfig(num_neighbours=3, shrink=0.0),
     GRCNConfig(embedding_dim=8, content_dim=6),
     GRCNConfig(embedding_dim=8, content_dim=6, pruning="hard", unit_vectors=False, content_hop=True),
+    InvRLConfig(embedding_dim=8, num_environments=2, warmup_epochs=0, reassign_every=2),
+    InvRLConfig(embedding_dim=8, num_environments=3, warmup_epochs=0, item_weight=0.5, feature_scaling="standardize"),
     LightGCNConfig(embedding_dim=8),
     MFConfig(embedding_dim=3),
     MMGCNConfig(embedding_dim=8, content_dim=6),
@@ -68,6 +72,9 @@ CONFIGS: list[ModelConfig] = [
     MMHCLConfig(embedding_dim=8),
     P3Config(),
     RP3BetaConfig(),
+    P3Config(beta=0.5),
+    UltraGCNConfig(embedding_dim=4),
+    UltraGCNConfig(embedding_dim=4, item_weight=0.5, item_neighbours=3),
     VBPRConfig(embedding_dim=8),
     VBPRConfig(embedding_dim=8, feature_scaling="l2", feature_components=3),
     *COMBINATIONS,

@@ -83,6 +83,23 @@ class Batch:
             functional.embedding(negatives.view(self.negatives.shape), item_vectors),
         )
 
+    def penalty(self, model: VectorSource, l2_reg: float) -> dict[str, Tensor]:
+        """Return the penalty on the free vectors of the batch as a term "l2", or nothing where its weight is zero."""
+        if not l2_reg:
+            return {}
+        if self.negatives.ndim == 1 and self.part is not None:  # all processes have them
+            nobody = self.users[:0]
+            total = _squares(model, self.users, self.positives)
+            total = total + self.part * _squares(model, nobody, self.negatives)
+        else:
+            total = _squares(model, self.users, torch.cat([self.positives, self.negatives.flatten()]))
+        return {"l2": l2_reg * 0.5 * total / len(self.users)}
+
+
+def _squares(model: VectorSource, users: Tensor, items: Tensor) -> Tensor:
+    rows = model.embeddings(users, items)
+    return sum((row.square().sum() for row in rows), torch.zeros((), device=items.device))
+
 
 class VectorSource(Protocol):
     """What an objective sees of a model: the model itself, or its vectors where several batches share them."""

@@ -26,6 +26,7 @@ MODELS: dict[str, str] = {
     "gat": "metammf.models.gat:GAT",
     "graphsage": "metammf.models.graphsage:GraphSAGE",
     "grcn": "metammf.models.grcn:GRCN",
+    "invrl": "metammf.models.invrl:InvRL",
     "itemknn": "metammf.models.itemknn:ItemKNN",
     "lightgcn": "metammf.models.lightgcn:LightGCN",
     "metammf": "metammf.models.metammf:MetaMMF",
@@ -36,6 +37,7 @@ MODELS: dict[str, str] = {
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",
     "rp3beta": "metammf.models.p3:RP3Beta",
+    "ultragcn": "metammf.models.ultragcn:UltraGCN",
     "vbpr": "metammf.models.vbpr:VBPR",
 }
 
