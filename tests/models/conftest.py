@@ -4,10 +4,36 @@ from __future__ import annotations
 
 import torch
 
-from metammf.models import base, content_table, graphsage, id_model, lightgcn, metammf, mf
-from metammf.nn import backbone, content, fusion, graph, item_graph, losses, meta, neighbours
+from metammf.models import (
+    base,
+    content_table,
+    freedom,
+    graphsage,
+    id_model,
+    item_graphs,
+    lattice,
+    lightgcn,
+    metammf,
+    mf,
+    mgcn,
+)
+from metammf.nn import (
+    backbone,
+    content,
+    content_graph,
+    edge_weights,
+    fusion,
+    graph,
+    item_graph,
+    losses,
+    meta,
+    neighbours,
+    projection,
+)
 from metammf.testing.shapes import check_shapes
 
 torch.set_num_threads(1)
-check_shapes(backbone, content, fusion, graph, item_graph, losses, meta, neighbours)
-check_shapes(base, content_table, graphsage, id_model, lightgcn, metammf, mf)
+check_shapes(
+    backbone, content, content_graph, edge_weights, fusion, graph, item_graph, losses, meta, neighbours, projection
+)
+check_shapes(base, content_table, freedom, graphsage, id_model, item_graphs, lattice, lightgcn, metammf, mf, mgcn)

@@ -8,10 +8,13 @@ import pytest
 
 from metammf.experiments.config import load_recipe, recipe_names
 from metammf.models.ease import EASEConfig
+from metammf.models.freedom import FREEDOMConfig
 from metammf.models.graphsage import GraphSAGEConfig
+from metammf.models.lattice import LATTICEConfig
 from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
+from metammf.models.mgcn import MGCNConfig
 from metammf.models.p3 import P3Config
 from metammf.models.popularity import PopularityConfig
 from metammf.models.registry import MODELS, model_config
@@ -36,9 +39,13 @@ COMBINATIONS = [
 ]
 CONFIGS: list[ModelConfig] = [
     EASEConfig(),
+    FREEDOMConfig(embedding_dim=8, num_neighbours=4, edge_pruning=0.3, modality_weight=0.1),
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
+    LATTICEConfig(embedding_dim=8, num_neighbours=4, feature_dim=4, initial_share=0.5),
+    LATTICEConfig(embedding_dim=8, num_neighbours=4, feature_dim=4, num_item_layers=2, backbone="mf"),
     LightGCNConfig(embedding_dim=8),
     MFConfig(embedding_dim=3),
+    MGCNConfig(embedding_dim=8, num_neighbours=4),
     P3Config(),
     P3Config(beta=0.5),
     VBPRConfig(embedding_dim=8),

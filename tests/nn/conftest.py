@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from metammf.nn import backbone, content, fusion, graph, item_graph, losses, meta, neighbours
+from metammf.nn import (
+    backbone,
+    content,
+    content_graph,
+    edge_weights,
+    fusion,
+    graph,
+    item_graph,
+    losses,
+    meta,
+    neighbours,
+    projection,
+)
 from metammf.testing.shapes import check_shapes
 
 torch.set_num_threads(1)
-check_shapes(backbone, content, fusion, graph, item_graph, losses, meta, neighbours)
+check_shapes(
+    backbone, content, content_graph, edge_weights, fusion, graph, item_graph, losses, meta, neighbours, projection
+)

@@ -177,6 +177,10 @@ class Model(nn.Module, ABC):
         """Return the objective of a paper that has one of its own; None takes the one that the training config names."""
         return None
 
+    def extended(self, standard: Objective) -> Objective:
+        """Return the objective that the training config names with the terms that the paper adds to it; as it is by default."""
+        return standard
+
     def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
         """Return the free vectors that a penalty on the batch (`l2_reg`) is laid upon; none by default."""
         return []

@@ -20,10 +20,13 @@ C = TypeVar("C", bound="Config")
 
 MODELS: dict[str, str] = {
     "ease": "metammf.models.ease:EASE",
+    "freedom": "metammf.models.freedom:FREEDOM",
     "graphsage": "metammf.models.graphsage:GraphSAGE",
+    "lattice": "metammf.models.lattice:LATTICE",
     "lightgcn": "metammf.models.lightgcn:LightGCN",
     "metammf": "metammf.models.metammf:MetaMMF",
     "mf": "metammf.models.mf:MF",
+    "mgcn": "metammf.models.mgcn:MGCN",
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",
     "vbpr": "metammf.models.vbpr:VBPR",

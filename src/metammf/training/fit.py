@@ -97,10 +97,10 @@ def fit(
     if shard and parallel is not None and several:
         shard_tables(model, parallel)
     training = training or TrainingConfig()
-    objective = model.objective(training)
-    if objective is not None and several:
+    standard = make_objective(training)
+    objective = model.objective(training) or model.extended(standard)
+    if objective is not standard and several:
         raise ConfigError(f"{model_config.name} has an objective of its own, which cannot be divided among processes")
-    objective = objective or make_objective(training)
     progress = Trainer(
         model,
         objective,
