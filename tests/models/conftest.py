@@ -6,6 +6,7 @@ import torch
 
 from metammf.models import (
     base,
+    bm3,
     content_table,
     freedom,
     graphsage,
@@ -36,4 +37,4 @@ torch.set_num_threads(1)
 check_shapes(
     backbone, content, content_graph, edge_weights, fusion, graph, item_graph, losses, meta, neighbours, projection
 )
-check_shapes(base, content_table, freedom, graphsage, id_model, item_graphs, lattice, lightgcn, metammf, mf, mgcn)
+check_shapes(base, bm3, content_table, freedom, graphsage, id_model, item_graphs, lattice, lightgcn, metammf, mf, mgcn)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from metammf.experiments.config import load_recipe, recipe_names
+from metammf.models.bm3 import BM3Config
 from metammf.models.ease import EASEConfig
 from metammf.models.freedom import FREEDOMConfig
 from metammf.models.graphsage import GraphSAGEConfig
@@ -38,6 +39,7 @@ COMBINATIONS = [
     for combine in ("concat", "sum")
 ]
 CONFIGS: list[ModelConfig] = [
+    BM3Config(embedding_dim=8),
     EASEConfig(),
     FREEDOMConfig(embedding_dim=8, num_neighbours=4, edge_pruning=0.3, modality_weight=0.1),
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),

@@ -477,3 +477,30 @@ def test_a_user_who_has_watched_everything_does_not_stop_the_others(objective: s
     assert all(np.isfinite(record.loss) for record in recommender.history)
     with pytest.raises(TrainingError, match="every user has watched every item"):
         fit(MF, sated(all_of_them=True), training=config)
+
+
+def test_a_model_that_takes_no_negatives_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is then so many positives; whoever has watched everything takes part."""
+    config, sizes = training(objective="bpr", batch_size=40, epochs=1), []
+    model = build_model(MF, SPLIT.development, seed=0, device=pick_device("cpu"))
+    monkeypatch.setattr(type(model), "draws_negatives", False)
+
+    def objective(model: Any, batch: Any) -> dict[str, Tensor]:
+        assert batch.negatives.shape == (len(batch.users), 0)
+        users, positives, _ = batch.vectors(model)
+        sizes.append(len(users))
+        return {"attraction": -(users * positives).sum(1).mean()}
+
+    Trainer(model, objective, SPLIT.development, config, seed=0).run()
+    full, rest = divmod(len(SPLIT.train), 40)
+    assert sizes == [40] * full + [rest] * bool(rest)
+
+
+@pytest.mark.parametrize("settings", [{"batches_per_step": 2}, {"max_steps_per_epoch": 1}])
+def test_an_objective_that_shares_no_vectors_takes_one_batch_a_step(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, int]
+) -> None:
+    monkeypatch.setattr("metammf.models.mf.MF.shares_vectors", False)
+    with pytest.raises(ConfigError, match=r"the objective of MF takes one batch a step, got [2-9]: .*batches_per_step"):
+        fit(MF, SPLIT.development, training=training(batch_size=50, **settings))
+    assert fit(MF, SPLIT.development, training=training(max_steps_per_epoch=100)).history

@@ -36,7 +36,7 @@ class Batch:
     Args:
         users: (B,).
         positives: (B,).
-        negatives: (B, K) of each positive's own, or (M,) distinct ones that the step shares.
+        negatives: (B, K) of each positive's own, K = 0 where the model wants none; or (M,) distinct ones that the step shares.
         masked: (2, n): shared negatives that are train positives of a user, by the places of the user among the distinct users
             in ascending order, and of the item among the negatives; ascending by user.
         negative_correction: (M,): added to the scores of shared negatives for how they were sampled.
@@ -147,9 +147,14 @@ class Model(nn.Module, ABC):
         config_type: The model's config.
         num_users: U.
         num_items: N.
+        draws_negatives: Whether batches hold negatives; an objective of the model's own may need none.
+        shares_vectors: Whether the batches of a step may share the vectors of one call; an objective of the model's own may
+            need more of the model than those.
     """
 
     config_type: ClassVar[type[ModelConfig]]
+    draws_negatives: ClassVar[bool] = True
+    shares_vectors: ClassVar[bool] = True
     num_users: int
     num_items: int
 

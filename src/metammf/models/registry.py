@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Config")
 
 MODELS: dict[str, str] = {
+    "bm3": "metammf.models.bm3:BM3",
     "ease": "metammf.models.ease:EASE",
     "freedom": "metammf.models.freedom:FREEDOM",
     "graphsage": "metammf.models.graphsage:GraphSAGE",

@@ -28,7 +28,8 @@ class TrainingConfig(Config):
     max_steps: Positive | None = None
     """Stop after this many steps, in the midst of an epoch if need be."""
     batch_size: Positive = 3000
-    """Triples a batch for "bpr" and "bce" (positives times `num_negatives`), positives a batch for "softmax"."""
+    """Triples a batch for "bpr" and "bce" (positives times `num_negatives`), positives a batch for "softmax" and
+    for models that take no negatives."""
     num_negatives: Positive = 5
     """Negatives of each positive, for "bpr" and "bce"."""
     shared_negatives: Annotated[int, Field(ge=0), Search(64, 2048, log=True)] = 512
