@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from metammf.errors import ConfigError
 from metammf.models.base import Batch, Inputs
 from metammf.models.mgcn import MGCN, Fuser, MGCNConfig
 from metammf.testing.data import taste_groups
 from metammf.testing.naive import edges_of, light
 from metammf.testing.naive_item_graphs import alike, raw
 from metammf.training.config import TrainingConfig
+from metammf.training.fit import fit
 from metammf.training.objectives import make_objective
 
 SPLIT = taste_groups(4, cold=1, lacking=True)
@@ -135,6 +137,12 @@ def test_views_do_not_outlive_their_step() -> None:
     model.eval()
     model.vectors()
     assert model.views is None
+
+
+def test_one_batch_a_step() -> None:
+    """The contrastive terms need the views of the call that made the vectors."""
+    with pytest.raises(ConfigError, match="batches_per_step"):
+        fit(MGCNConfig(embedding_dim=4), SPLIT.development, training=TrainingConfig(batches_per_step=2))
 
 
 def test_without_the_contrastive_terms_the_objective_stays_as_it_is() -> None:

@@ -10,8 +10,8 @@ Source: Zhou and Shen, *A Tale of Two Graphs: Freezing and Denoising Graph Struc
    h_u = h^_u and h_i = h^_i + h~_i. A score is h_u . h_i.
 4. **Loss.** BPR of those scores, and lambda times, for each modality, BPR of the scores h_u . (W_m x_i^m + b_m).
 
-As in the paper: all of it; the recipe has its settings. The public code makes the raw features of 4 parameters that are learned,
-starting from their values, and adds the terms of 4 with a single weight; here the features stay what they are.
+As in the paper: all of it; the recipe has its settings. The public code departs from it in that the raw features of 4 are
+parameters that are learned, starting from their values; here they stay what they are.
 
 Ours: any modalities (the paper's alpha of the visual one is `visual_share`, the others share the rest alike). An item that lacks
 a modality has no place in its graph, and its alphas are scaled to a sum of one over the modalities that it has; in 4 a learned
@@ -104,17 +104,19 @@ class FREEDOM(ItemGraphModel):
         for _ in range(self.num_item_layers - 1):
             hidden = self._over_items(hidden)
         if not self.training:
-            self.known_hidden.copy_(hidden)
+            self.known_hidden.copy_(hidden.detach())
         return user_vectors, item_vectors + self._over_items(hidden)
 
     def _over_items(self, x: Tensor) -> Tensor:
         parts = [self.item_shares[:, [place]] * self.graph_of(name)(x) for place, name in enumerate(self.modalities)]
         return torch.stack(parts).sum(0)
 
-    def encode_scaled(self, content: Content, present: Bool[Tensor, "batch modalities"]) -> Float[Tensor, "batch dim"]:
+    def new_item_vectors(
+        self, content: Content, present: Bool[Tensor, "batch modalities"]
+    ) -> Float[Tensor, "batch dim"]:
         """Return h~ of items without interactions, whose h^ is zero."""
         own = shares(self.modality_weights, present)
-        vectors = self.without_edges(len(own))
+        vectors = self.without_edges(len(own))  # zero on LightGCN
         for place, name in enumerate(self.modalities):
             found = self.graph_of(name).of_new(content.values[name], present[:, place], self.known_hidden)
             vectors = vectors + own[:, [place]] * found
@@ -125,7 +127,7 @@ class FREEDOM(ItemGraphModel):
         content = self.scaled_rows(items)
         projected = self.projections(modality, content.values[modality])
         stand_in = self.stand_ins[modality_key(modality)]
-        return torch.where(content.present[modality].unsqueeze(1), projected, stand_in)
+        return self.finish(torch.where(content.present[modality].unsqueeze(1), projected, stand_in))
 
     def extended(self, standard: Objective) -> Objective:
         """Return the objective with the terms of each modality."""

@@ -125,11 +125,13 @@ class ItemGraphModel(NodeModel):
     def all_vectors(self) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the vectors of all nodes; those of items that are not known are not read.
 
-        Outside training it also notes what `encode_scaled` takes of the known items.
+        Outside training it also notes what `new_item_vectors` takes of the known items.
         """
 
     @abstractmethod
-    def encode_scaled(self, content: Content, present: Bool[Tensor, "batch modalities"]) -> Float[Tensor, "batch dim"]:
+    def new_item_vectors(
+        self, content: Content, present: Bool[Tensor, "batch modalities"]
+    ) -> Float[Tensor, "batch dim"]:
         """Return the vectors of items without interactions; `present` tells the modalities that they can be compared in."""
 
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
@@ -153,7 +155,7 @@ class ItemGraphModel(NodeModel):
     def _encode(self, content: Content) -> Tensor:
         scaled = self.scaler(content)
         present = [has_direction(scaled.values[name], scaled.present[name]) for name in self.modalities]
-        return self.encode_scaled(scaled, torch.stack(present, dim=1))
+        return self.new_item_vectors(scaled, torch.stack(present, dim=1))
 
     def without_edges(self, count: int) -> Float[Tensor, "count dim"]:
         """Return what the backbone makes of items that have neither a free vector nor an edge."""

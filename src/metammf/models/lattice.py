@@ -1,6 +1,6 @@
 r"""LATTICE: graphs of the items, learned from what they look, sound and read like. N items, D width, M modalities.
 
-Source: Zhang et al., *Mining Latent Structures for Multimedia Recommendation*, MM 2021, eqs. 1-10.
+Source: Zhang et al., *Mining Latent Structures for Multimedia Recommendation*, MM 2021, section 3.
 
 1. **Initial graphs.** S^m_ij = cos(x_i^m, x_j^m) of raw features, negative ones set to zero, kept where j is one of the k nearest
    of i (i itself among them), and S~^m = D^-1/2 S^m D^-1/2.
@@ -10,7 +10,8 @@ Source: Zhang et al., *Mining Latent Structures for Multimedia Recommendation*, 
 5. **Any backbone.** A backbone (MF, LightGCN, ...) makes its item vectors of who watched what, and h^(L) / |h^(L)| is added.
 
 As in the paper: all of it. Who the nearest are in 2 is found anew once an epoch, and before an evaluation; how near they are
-follows W_m and b_m at every step, with gradient. N x N is never formed: a graph has k entries a row.
+follows W_m and b_m at every step, with gradient. N x N is never formed: a graph has k entries a row. All features are projected
+at each step for it, which is what a step costs beyond its propagations.
 
 The public code departs from it: it leaves negative cosines in; it normalises the sum of the learned graphs rather than each; the
 learned graphs have a gradient at the first step of an epoch alone and are constants at all others; the raw features are
@@ -127,7 +128,7 @@ class LATTICE(ItemGraphModel):
         hidden = self.item_table.weight
         for layer in range(self.num_item_layers):
             if not self.training and layer == self.num_item_layers - 1:
-                self.known_hidden.copy_(hidden)
+                self.known_hidden.copy_(hidden.detach())
             parts = []
             for place, name in enumerate(self.modalities):
                 mixed = self.initial_share * self.graph_of(name)(hidden)
@@ -137,7 +138,9 @@ class LATTICE(ItemGraphModel):
             hidden = torch.stack(parts).sum(0)
         return hidden
 
-    def encode_scaled(self, content: Content, present: Bool[Tensor, "batch modalities"]) -> Float[Tensor, "batch dim"]:
+    def new_item_vectors(
+        self, content: Content, present: Bool[Tensor, "batch modalities"]
+    ) -> Float[Tensor, "batch dim"]:
         """Return the backbone's vectors of nodes without edges, and what the graphs give these items."""
         own = shares(torch.softmax(self.modality_weights, dim=0), present)
         hidden = self.known_hidden.new_zeros(len(own), self.known_hidden.shape[1])

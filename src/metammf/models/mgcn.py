@@ -135,7 +135,7 @@ class MGCN(ItemGraphModel):
         for place, (name, hidden) in enumerate(self._purified().items()):
             for layer in range(self.num_item_layers):
                 if not self.training and layer == self.num_item_layers - 1:
-                    self.known_hidden[place].copy_(hidden)
+                    self.known_hidden[place].copy_(hidden.detach())
                 hidden = self.graph_of(name)(hidden)
             views.append(torch.cat([graph.symmetric_to_users(hidden), hidden]))
         return views
@@ -148,7 +148,9 @@ class MGCN(ItemGraphModel):
         users, items = (behaviour + fused).split([self.num_users, self.num_items])
         return users, items
 
-    def encode_scaled(self, content: Content, present: Bool[Tensor, "batch modalities"]) -> Float[Tensor, "batch dim"]:
+    def new_item_vectors(
+        self, content: Content, present: Bool[Tensor, "batch modalities"]
+    ) -> Float[Tensor, "batch dim"]:
         """Return the vectors of items that have neither a free vector nor an edge."""
         behaviour = self.without_edges(len(present))
         contents = [

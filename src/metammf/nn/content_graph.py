@@ -24,6 +24,9 @@ from metammf.nn.item_graph import BLOCK, nearest, nearest_known, normalized_grap
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
+_NOTHING = 1e-12
+"""A row sum that is none: below what rounding leaves of an item's cosine with itself."""
+
 
 def has_direction(features: Float[Tensor, "batch width"], present: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
     """Return which items can be compared: a row of zeros is no nearer to one item than to another."""
@@ -37,7 +40,7 @@ def _strengths(found: Tensor, cosines: Tensor, *, weighted: bool) -> Tensor:
 
 def _inverse_root(degrees: Tensor) -> Tensor:
     # An item that is like nobody has no row; the clamp keeps the gradient of the other branch a number.
-    return torch.where(degrees > 0, degrees.clamp(min=torch.finfo(degrees.dtype).tiny).rsqrt(), 0)
+    return torch.where(degrees > _NOTHING, degrees.clamp(min=_NOTHING).rsqrt(), 0)
 
 
 def _rows_of_new(
@@ -163,8 +166,8 @@ class LearnedGraph(nn.Module):
         strengths = entry_products(self.pattern, unit, unit).clamp(min=0)
         degrees = weighted_product(self.pattern, strengths, unit.new_ones(len(unit), 1))
         if not self.training:
-            self.directions.copy_(unit)
-            self.degrees.copy_(degrees.squeeze(1))
+            self.directions.copy_(unit.detach())
+            self.degrees.copy_(degrees.detach().squeeze(1))
         return Weights(self.pattern, strengths, _inverse_root(degrees))
 
     def of_new(

@@ -213,7 +213,7 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
         """Return the graph of some of its edges, degrees counted anew.
 
         Edges are drawn one after another, each time in proportion to 1 / sqrt(degree * degree) among those that are left, so
-        that an edge between popular nodes is the likelier to go (Zhou and Shen, FREEDOM, MM 2023, eq. 9).
+        that an edge between popular nodes is the likelier to go (Zhou and Shen, FREEDOM, MM 2023).
 
         Args:
             count: Edges to keep.
