@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from metammf.models import (
+    all_vectors,
     base,
     bm3,
     content_table,
@@ -17,6 +18,8 @@ from metammf.models import (
     metammf,
     mf,
     mgcn,
+    mmhcl,
+    nodes,
 )
 from metammf.nn import (
     backbone,
@@ -25,6 +28,7 @@ from metammf.nn import (
     edge_weights,
     fusion,
     graph,
+    hypergraph,
     item_graph,
     losses,
     meta,
@@ -35,6 +39,33 @@ from metammf.testing.shapes import check_shapes
 
 torch.set_num_threads(1)
 check_shapes(
-    backbone, content, content_graph, edge_weights, fusion, graph, item_graph, losses, meta, neighbours, projection
+    backbone,
+    content,
+    content_graph,
+    edge_weights,
+    fusion,
+    graph,
+    hypergraph,
+    item_graph,
+    losses,
+    meta,
+    neighbours,
+    projection,
 )
-check_shapes(base, bm3, content_table, freedom, graphsage, id_model, item_graphs, lattice, lightgcn, metammf, mf, mgcn)
+check_shapes(
+    all_vectors,
+    base,
+    bm3,
+    content_table,
+    freedom,
+    graphsage,
+    id_model,
+    item_graphs,
+    lattice,
+    lightgcn,
+    metammf,
+    mf,
+    mgcn,
+    mmhcl,
+    nodes,
+)

@@ -16,6 +16,7 @@ from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
 from metammf.models.mgcn import MGCNConfig
+from metammf.models.mmhcl import MMHCLConfig
 from metammf.models.p3 import P3Config
 from metammf.models.popularity import PopularityConfig
 from metammf.models.registry import MODELS, model_config
@@ -49,6 +50,7 @@ CONFIGS: list[ModelConfig] = [
     LightGCNConfig(embedding_dim=8),
     MFConfig(embedding_dim=3),
     MGCNConfig(embedding_dim=8, num_neighbours=4),
+    MMHCLConfig(embedding_dim=8),
     P3Config(),
     P3Config(beta=0.5),
     VBPRConfig(embedding_dim=8),

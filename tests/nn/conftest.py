@@ -11,6 +11,7 @@ from metammf.nn import (
     edge_weights,
     fusion,
     graph,
+    hypergraph,
     item_graph,
     losses,
     meta,
@@ -21,5 +22,16 @@ from metammf.testing.shapes import check_shapes
 
 torch.set_num_threads(1)
 check_shapes(
-    backbone, content, content_graph, edge_weights, fusion, graph, item_graph, losses, meta, neighbours, projection
+    backbone,
+    content,
+    content_graph,
+    edge_weights,
+    fusion,
+    graph,
+    hypergraph,
+    item_graph,
+    losses,
+    meta,
+    neighbours,
+    projection,
 )

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors
+from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors, scaled_features
 from metammf.nn.content import Content, FeatureScaling, modality_key
 from metammf.nn.content_graph import ContentGraph, has_direction
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from metammf.models.base import Inputs, VectorSource
     from metammf.nn.backbone import Backbone
-
-_READ_ROWS = 8192
 
 
 class ItemGraphConfig(ModelConfig):
@@ -84,7 +82,7 @@ class ItemGraphModel(NodeModel):
         self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
         self.modalities = tuple(self.scaler.widths)
         self.content = inputs.content
-        features = self._all_features()
+        features = scaled_features(self.scaler, inputs)
         self.graphs = nn.ModuleDict(
             {
                 modality_key(name): ContentGraph(
@@ -96,16 +94,6 @@ class ItemGraphModel(NodeModel):
                 for name in self.modalities
             }
         )
-
-    def _all_features(self) -> Content:
-        """Scaled features of all items, read a part at a time: none is held in two forms."""
-        values = {name: torch.empty(self.num_items, width) for name, width in self.scaler.out_widths.items()}
-        present = {name: torch.empty(self.num_items, dtype=torch.bool) for name in self.modalities}
-        for items in torch.split(torch.arange(self.num_items), _READ_ROWS):
-            part = self.scaled_rows(items)
-            for name in self.modalities:
-                values[name][items], present[name][items] = part.values[name], part.present[name]
-        return Content(values, present)
 
     def graph_of(self, modality: str) -> ContentGraph:
         """Return the graph of a modality."""

@@ -31,12 +31,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from metammf.models.config import Search
 from metammf.models.item_graphs import ItemGraphConfig, ItemGraphModel
 from metammf.nn.backbone import LightGCNBackbone
-from metammf.nn.losses import masked_logsumexp
+from metammf.nn.losses import contrastive_loss
 from metammf.nn.projection import Projections
 
 if TYPE_CHECKING:
@@ -188,17 +187,7 @@ class MGCNObjective:
         sides = {"users": batch.users, "items": self.model.num_users + batch.positives}
         for name, nodes in sides.items():
             nodes = torch.unique(nodes)
-            loss = contrast(fused[nodes], behaviour[nodes], self.model.temperature)
+            own = torch.arange(len(nodes), device=nodes.device)
+            loss = contrastive_loss(fused[nodes], behaviour[nodes], own, self.model.temperature)
             terms[f"contrastive of {name}"] = self.model.contrastive_weight * loss
         return terms
-
-
-def contrast(
-    first: Float[Tensor, "nodes dim"], second: Float[Tensor, "nodes dim"], temperature: float
-) -> Float[Tensor, ""]:
-    """Return the mean over nodes of -log softmax_n'(cos(first_n, second_n') / temperature) at n' = n (InfoNCE)."""
-    first, second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
-    others = masked_logsumexp(
-        first, second, first.new_zeros(len(second)), first.new_zeros(2, 0, dtype=torch.int64), scale=1 / temperature
-    )
-    return (others - (first * second).sum(1) / temperature).mean()

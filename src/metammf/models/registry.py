@@ -28,6 +28,7 @@ MODELS: dict[str, str] = {
     "metammf": "metammf.models.metammf:MetaMMF",
     "mf": "metammf.models.mf:MF",
     "mgcn": "metammf.models.mgcn:MGCN",
+    "mmhcl": "metammf.models.mmhcl:MMHCL",
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",
     "vbpr": "metammf.models.vbpr:VBPR",
