@@ -14,7 +14,7 @@ from metammf.models.base import Batch, Inputs
 from metammf.models.freedom import FREEDOM, FREEDOMConfig
 from metammf.models.lattice import LATTICE, LATTICEConfig
 from metammf.models.mgcn import MGCN, MGCNConfig
-from metammf.nn import content_graph, edge_weights, projection
+from metammf.nn import content_graph, projection
 from metammf.nn.content import Content
 from metammf.testing.data import taste_groups
 from metammf.testing.probes import LargestTensor
@@ -38,7 +38,6 @@ def test_never_items_by_items(kind: type, config: type, monkeypatch: pytest.Monk
     """Building, a step and an evaluation of 600 items: no tensor beyond a few numbers an item, or a block."""
     monkeypatch.setattr(content_graph, "BLOCK", 6000)
     monkeypatch.setattr(projection, "_CHUNK_ROWS", 100)
-    monkeypatch.setattr(edge_weights, "_GATHERED", 6000)
     rng = np.random.default_rng(0)
     users, items = np.divmod(rng.choice(40 * 600, 900, replace=False), 600)
     train = Interactions(users.astype(np.int32), items.astype(np.int32), 40, 600)

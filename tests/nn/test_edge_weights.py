@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from scipy import sparse
 
-from metammf.nn import edge_weights
 from metammf.nn.edge_weights import entry_products, weighted_product
 from metammf.nn.graph import SparseMatrix
 from metammf.testing.probes import LargestTensor
@@ -20,9 +18,7 @@ def places(shape: tuple[int, int] = (6, 5), share: float = 0.5) -> np.ndarray:
     return dense
 
 
-@pytest.mark.parametrize("gathered", [1, 7, 1 << 20])
-def test_both_equal_dense_products(gathered: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_weights, "_GATHERED", gathered)
+def test_both_equal_dense_products() -> None:
     dense = places()
     pattern = SparseMatrix(sparse.csr_array(dense.astype(np.float32)))
     mask = torch.from_numpy(dense)
@@ -53,8 +49,14 @@ def test_half_precision_is_computed_in_full() -> None:
     assert entries.dtype == weighted_product(pattern, entries, columns).dtype == torch.float32
 
 
-def test_no_tensor_of_entries_by_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_weights, "_GATHERED", 640)
+def test_no_entries() -> None:
+    pattern = SparseMatrix(sparse.csr_array((6, 5), dtype=np.float32))
+    rows, columns = torch.randn(6, 3), torch.randn(5, 3)
+    assert entry_products(pattern, rows, columns).shape == (0,)
+    assert not weighted_product(pattern, torch.zeros(0), columns).any()
+
+
+def test_no_tensor_of_entries_by_width() -> None:
     pattern = SparseMatrix(sparse.csr_array(places((40, 40), 0.9).astype(np.float32)))
     x = torch.randn(40, 32, requires_grad=True)
     with LargestTensor() as largest:

@@ -108,8 +108,10 @@ class FREEDOM(ItemGraphModel):
         return user_vectors, item_vectors + self._over_items(hidden)
 
     def _over_items(self, x: Tensor) -> Tensor:
-        parts = [self.item_shares[:, [place]] * self.graph_of(name)(x) for place, name in enumerate(self.modalities)]
-        return torch.stack(parts).sum(0)
+        total = torch.zeros_like(x)
+        for place, name in enumerate(self.modalities):
+            total = total + self.item_shares[:, [place]] * self.graph_of(name)(x)
+        return total
 
     def new_item_vectors(
         self, content: Content, present: Bool[Tensor, "batch modalities"]

@@ -129,13 +129,13 @@ class LATTICE(ItemGraphModel):
         for layer in range(self.num_item_layers):
             if not self.training and layer == self.num_item_layers - 1:
                 self.known_hidden.copy_(hidden.detach())
-            parts = []
+            total = torch.zeros_like(hidden)
             for place, name in enumerate(self.modalities):
                 mixed = self.initial_share * self.graph_of(name)(hidden)
                 if name in weights:
                     mixed = mixed + (1 - self.initial_share) * weights[name].propagate(hidden)
-                parts.append(own[:, [place]] * mixed)
-            hidden = torch.stack(parts).sum(0)
+                total = total + own[:, [place]] * mixed
+            hidden = total
         return hidden
 
     def new_item_vectors(

@@ -78,8 +78,9 @@ class Fuser(nn.Module):
     ) -> Float[Tensor, "nodes dim"]:
         """Return the fused content of nodes, zero where nothing is present."""
         weights = self._attention(contents, present)
-        common = torch.stack([weights[:, [m]] * content for m, content in enumerate(contents)]).sum(0)
-        own = torch.zeros_like(common)
+        common, own = torch.zeros_like(behaviour), torch.zeros_like(behaviour)
+        for m, content in enumerate(contents):
+            common = common + weights[:, [m]] * content
         for m, (content, preference) in enumerate(zip(contents, self.preferences, strict=True)):
             own = own + present[:, [m]] * torch.sigmoid(preference(behaviour)) * (content - common)
         return common + own / present.sum(1, keepdim=True).clamp(min=1)

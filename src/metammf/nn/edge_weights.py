@@ -18,19 +18,10 @@ if TYPE_CHECKING:
 
     from metammf.nn.graph import SparseMatrix
 
-_GATHERED = 1 << 22
-"""Numbers that are gathered at a time: 16 MB of float32."""
-
 
 def _products(pattern: SparseMatrix, rows: Tensor, columns: Tensor) -> Tensor:
-    counts = (pattern.indptr[1:] - pattern.indptr[:-1]).long()
-    row_of = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-    size = max(1, _GATHERED // max(1, rows.shape[1]))
-    parts = [
-        (rows[row] * columns[column]).sum(1)
-        for row, column in zip(torch.split(row_of, size), torch.split(pattern.indices.long(), size), strict=True)
-    ]
-    return torch.cat(parts)
+    places, _ = pattern.reweighted(torch.zeros_like(pattern.data))
+    return torch.sparse.sampled_addmm(places, rows, columns.T, beta=0).values()
 
 
 class _EntryProducts(torch.autograd.Function):

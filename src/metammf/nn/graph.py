@@ -209,7 +209,7 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
             kept[items[self.adjacency.indices.long()]] = 0
         return _ThinnedGraph(*self.adjacency.reweighted(kept))
 
-    def pruned(self, count: int, generator: torch.Generator) -> Neighbourhoods:
+    def pruned(self, count: int, generator: torch.Generator) -> BipartiteGraph:
         """Return the graph of some of its edges, degrees counted anew.
 
         Edges are drawn one after another, each time in proportion to 1 / sqrt(degree * degree) among those that are left, so
@@ -224,9 +224,11 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
         roots = user_roots.repeat_interleave(counts) * item_roots[self.adjacency.indices.long()]
         # The first to come of exponential arrivals at these rates: the same distribution, for any number of edges.
         arrivals = torch.empty_like(roots).exponential_(generator=generator) * roots
-        kept = torch.zeros_like(roots)
-        kept[arrivals.topk(count, largest=False, sorted=False).indices] = 1
-        return _ThinnedGraph(*self.adjacency.reweighted(kept))
+        kept = arrivals.topk(count, largest=False, sorted=False).indices
+        users = torch.arange(self.num_users, device=counts.device).repeat_interleave(counts)[kept]
+        ends = users.cpu().numpy(), self.adjacency.indices[kept].cpu().numpy()
+        matrix = sparse.csr_array((np.ones(count, np.float32), ends), shape=self.adjacency.shape)
+        return BipartiteGraph(matrix).to(counts.device)
 
     @cached_property
     def _keys(self) -> Tensor:
