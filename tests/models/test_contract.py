@@ -11,14 +11,17 @@ from metammf.models.bm3 import BM3Config
 from metammf.models.content_knn import ContentKNNConfig
 from metammf.models.diffmm import DiffMMConfig
 from metammf.models.ease import EASEConfig
+from metammf.models.freedom import FREEDOMConfig
 from metammf.models.gat import GATConfig
 from metammf.models.graphsage import GraphSAGEConfig
 from metammf.models.grcn import GRCNConfig
 from metammf.models.invrl import InvRLConfig
 from metammf.models.itemknn import ItemKNNConfig
+from metammf.models.lattice import LATTICEConfig
 from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
+from metammf.models.mgcn import MGCNConfig
 from metammf.models.mmgcn import MMGCNConfig
 from metammf.models.mmhcl import MMHCLConfig
 from metammf.models.ngcf import NGCFConfig
@@ -69,6 +72,11 @@ CONFIGS: list[ModelConfig] = [
     MMGCNConfig(embedding_dim=8, content_dim=6),
     MMGCNConfig(embedding_dim=8, content_dim=6, num_layers=1, combination="concat"),
     NGCFConfig(embedding_dim=4, layer_dims=(4, 4), init_std=0.1),
+    FREEDOMConfig(embedding_dim=8, num_neighbours=4, edge_pruning=0.3, modality_weight=0.1),
+    FREEDOMConfig(embedding_dim=8, num_neighbours=4, num_item_layers=2, feature_scaling="center", normalize=True),
+    LATTICEConfig(embedding_dim=8, num_neighbours=4, feature_dim=4, initial_share=0.5),
+    LATTICEConfig(embedding_dim=8, num_neighbours=4, num_item_layers=2, backbone="mf", feature_components=3),
+    MGCNConfig(embedding_dim=8, num_neighbours=4),
     MMHCLConfig(embedding_dim=8),
     P3Config(),
     RP3BetaConfig(),

@@ -189,10 +189,11 @@ class Neighbourhoods(ABC):
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return each node's sum over its neighbours, each weighed by 1 / sqrt(degree * degree)."""
         user_scale, item_scale = self._scale(self.user_degrees), self._scale(self.item_degrees)
-        return (
-            user_scale * self.sum_to_users(item_scale * items),
-            item_scale * self.sum_to_items(user_scale * users),
-        )
+        return self.symmetric_to_users(items), item_scale * self.sum_to_items(user_scale * users)
+
+    def symmetric_to_users(self, items: Float[Tensor, "num_items dim"]) -> Float[Tensor, "num_users dim"]:
+        """Return the users' part of `symmetric_neighbours` alone."""
+        return self._scale(self.user_degrees) * self.sum_to_users(self._scale(self.item_degrees) * items)
 
 
 class BipartiteGraph(nn.Module, Neighbourhoods):
@@ -267,6 +268,27 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
         if items is not None:
             kept[items[self.adjacency.indices.long()]] = 0
         return _ThinnedGraph(*self.adjacency.reweighted(kept), self)
+
+    def pruned(self, count: int, generator: torch.Generator) -> BipartiteGraph:
+        """Return the graph of some of its edges, degrees counted anew.
+
+        Edges are drawn one after another, each time in proportion to 1 / sqrt(degree * degree) among those that are left, so
+        that an edge between popular nodes is the likelier to go (Zhou and Shen, FREEDOM, MM 2023).
+
+        Args:
+            count: Edges to keep.
+            generator: Of the draws.
+        """
+        counts = (self.adjacency.indptr[1:] - self.adjacency.indptr[:-1]).long()
+        user_roots, item_roots = (degrees.flatten().sqrt() for degrees in (self.user_degrees, self.item_degrees))
+        roots = user_roots.repeat_interleave(counts) * item_roots[self.adjacency.indices.long()]
+        # The first to come of exponential arrivals at these rates: the same distribution, for any number of edges.
+        arrivals = torch.empty_like(roots).exponential_(generator=generator) * roots
+        kept = arrivals.topk(count, largest=False, sorted=False).indices
+        users = torch.arange(self.num_users, device=counts.device).repeat_interleave(counts)[kept]
+        ends = users.cpu().numpy(), self.adjacency.indices[kept].cpu().numpy()
+        matrix = sparse.csr_array((np.ones(count, np.float32), ends), shape=self.adjacency.shape)
+        return BipartiteGraph(matrix).to(counts.device)
 
     @cached_property
     def _keys(self) -> Tensor:
