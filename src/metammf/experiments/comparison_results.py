@@ -18,7 +18,7 @@ from metammf.files import read_json, write_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMAT = "metammf-comparison-1"
+FORMAT: Literal["metammf-comparison-1"] = "metammf-comparison-1"
 
 TABLES: Mapping[str, str] = {
     "all": "",
