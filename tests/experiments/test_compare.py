@@ -23,7 +23,7 @@ MODELS = ("mf+model.embedding_dim=8", "ease", "popularity")
 
 
 def plan(data, **options):
-    known = {"models": MODELS, "profile": "mmrec", "trials": 3, "seeds": 2, "settings": SETTINGS, "here": True}
+    known = {"models": MODELS, "profile": "metammf", "trials": 3, "seeds": 2, "settings": SETTINGS, "here": True}
     return ComparisonPlan(data=data, **known | options)
 
 
@@ -146,10 +146,10 @@ def test_scrambling_the_test_part_changes_no_choice(finished, folder, tmp_path):
     save_dataset(replace(dataset, interactions=log, parts=labels), tmp_path / "scrambled")
     results = run_comparison(plan(tmp_path / "scrambled"), tmp_path / "out")
     assert choices(results) == choices(finished[0])
-    assert [one.validation("recall@20") for one in results.models] == [
-        one.validation("recall@20") for one in finished[0].models
+    assert [one.validation("recall@10") for one in results.models] == [
+        one.validation("recall@10") for one in finished[0].models
     ]
-    assert results.models[1].mean("recall@20") != finished[0].models[1].mean("recall@20")
+    assert results.models[1].mean("recall@10") != finished[0].models[1].mean("recall@10")
 
 
 def test_models_and_seeds_may_join_later(finished, folder, tmp_path):
@@ -164,7 +164,7 @@ def test_models_and_seeds_may_join_later(finished, folder, tmp_path):
     [
         ({"minutes": 20.0}, "another minutes: 10.0, asked is 20.0"),
         ({"trials": 4}, "another trials"),
-        ({"profile": "cold-item"}, "another profile"),
+        ({"profile": "mmrec"}, "another profile"),
         ({"settings": {"training.epochs": 3}}, "was begun with other settings"),
     ],
 )
