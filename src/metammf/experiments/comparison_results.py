@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from metammf.errors import DataError, FileFormatError
+from metammf.evaluation import result as evaluation
 from metammf.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -20,12 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT: Literal["metammf-comparison-1"] = "metammf-comparison-1"
 
-TABLES: Mapping[str, str] = {
-    "all": "",
-    "warm": "warm/",
-    "cold among all": "cold_among_all/",
-    "cold among cold": "cold_among_cold/",
-}
+TABLES: Mapping[str, str] = {name.replace("_", " "): prefix for name, prefix in evaluation.TABLES.items()}
 """Table of test metrics -> prefix of its columns in `metammf.evaluation.result.Evaluation.per_user`."""
 
 _STRICT = ConfigDict(extra="forbid")

@@ -92,7 +92,7 @@ def run_job(job: Job) -> Outcome:
         key=job.key,
         seed=job.config.seed,
         evaluation=evaluation,
-        curve=curve(run, run.config.training.metric),
+        curve=curve(run),
         epoch=run.record["epochs"],
         parameters=num_parameters(recommender),
         seconds=run.record["seconds"],

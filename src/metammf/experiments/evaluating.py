@@ -74,7 +74,7 @@ def evaluate_run(
     return result
 
 
-def evaluated_once(run: Run, part: Part, seen: Seen) -> Evaluation:
+def evaluated_once(run: Run, part: Part, seen: Seen, ks: Sequence[int] = (10, 20)) -> Evaluation:
     """Return what an earlier call found, users included, where that is kept beside the run; otherwise evaluate, and keep it.
 
     So a study or comparison that goes on after an interruption does not read the test part twice.
@@ -82,10 +82,13 @@ def evaluated_once(run: Run, part: Part, seen: Seen) -> Evaluation:
     Raises:
         ConfigError, DataError, RunError: as `evaluate_run`.
     """
-    kept, users = _kept(run, part, seen), _kept(run, part, seen).with_suffix(".parquet")
+    kept = _kept(run, part, seen)
+    users = kept.with_suffix(".parquet")
     if kept.is_file() and users.is_file():
-        return Evaluation.from_dict(read_json(kept), pl.read_parquet(users))
-    result = evaluate_run(run, part=part, seen=seen)
+        found = Evaluation.from_dict(read_json(kept), pl.read_parquet(users))
+        if found.ks == tuple(sorted(set(ks))):
+            return found
+    result = evaluate_run(run, part=part, seen=seen, ks=ks)
     result.write_parquet(users)
     return result
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, TypeVar
@@ -14,7 +13,7 @@ import torch
 from metammf.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -40,43 +39,79 @@ def run_all(
         MetaMMFError: whatever a job raised.
     """
     found: dict[int, R] = {}
-    here = workers == 1 and not apart
-    outcomes = _serial(work, jobs) if here else _parallel(work, jobs, workers, apart)
-    with contextlib.closing(outcomes):
-        for place, outcome in outcomes:
-            found[place] = outcome
-            done(outcome)
+    places = iter(range(len(jobs)))
+
+    def note(place: int, outcome: R) -> None:
+        found[place] = outcome
+        done(outcome)
+
+    def take() -> tuple[int, J, bool] | None:
+        place = next(places, None)
+        return None if place is None else (place, jobs[place], apart)
+
+    run_as_they_come(work, take, note, workers, here=workers == 1 and not apart)
     return [found[place] for place in range(len(jobs))]
 
 
-def _serial(work: Callable[[J], R], jobs: Iterable[J]) -> Generator[tuple[int, R]]:
+def run_as_they_come(
+    work: Callable[[J], R],
+    take: Callable[[], tuple[int, J, bool] | None],
+    done: Callable[[int, R], None],
+    workers: int,
+    *,
+    here: bool,
+) -> None:
+    """Do jobs of which the next depends on what came of those before.
+
+    Args:
+        work: As in `run_all`.
+        take: Gives the next job's number, the job, and whether it gets a process of its own; None where none can begin now. It
+            is asked again after each job that ends; all is over when none runs and none can begin.
+        done: Called with a job's number and what came of it, in the order in which they finish.
+        workers: Processes at a time.
+        here: Stay in this process, one job at a time.
+
+    Raises:
+        RunError: a process died.
+        MetaMMFError: whatever a job raised.
+    """
+    with contextlib.closing(_here(work, take) if here else _in_processes(work, take, workers)) as outcomes:
+        for number, outcome in outcomes:
+            done(number, outcome)
+
+
+def _here(work: Callable[[J], R], take: Callable[[], tuple[int, J, bool] | None]) -> Generator[tuple[int, R]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for place, job in enumerate(jobs):
-            yield place, work(job)
+        while (taken := take()) is not None:
+            number, job, _ = taken
+            yield number, work(job)
     finally:
         torch.set_num_threads(threads)
 
 
-def _parallel(work: Callable[[J], R], jobs: Iterable[J], workers: int, apart: bool) -> Generator[tuple[int, R]]:
-    todo = deque(enumerate(jobs))
-    running: dict[Future[R], tuple[int, ProcessPoolExecutor]] = {}
+def _in_processes(
+    work: Callable[[J], R], take: Callable[[], tuple[int, J, bool] | None], workers: int
+) -> Generator[tuple[int, R]]:
+    running: dict[Future[R], tuple[int, ProcessPoolExecutor | None]] = {}
     with _pools() as start:
-        shared = None if apart else start(workers)
+        shared = start(workers)
         try:
-            while todo or running:
-                while todo and (shared is not None or len(running) < workers):
-                    place, job = todo.popleft()
-                    pool = shared or start(1)
-                    running[pool.submit(work, job)] = place, pool
+            while True:
+                while len(running) < workers and (taken := take()) is not None:
+                    number, job, apart = taken
+                    own = start(1) if apart else None
+                    running[(own or shared).submit(work, job)] = number, own
+                if not running:
+                    return
                 # Polars restarts system calls that a signal interrupts, so that a wait without end would not hear of one.
                 finished, _ = wait(running, timeout=_GLANCE, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    place, pool = running.pop(future)
-                    yield place, future.result()
-                    if apart:
-                        pool.shutdown()
+                    number, own = running.pop(future)
+                    yield number, future.result()
+                    if own is not None:
+                        own.shutdown()
         except BrokenProcessPool as error:
             raise RunError("a training process died; is there enough memory?") from error
 

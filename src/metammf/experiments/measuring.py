@@ -2,83 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from metammf.data.dataset import PARTS
-from metammf.experiments.comparison_results import TABLES, DataSummary, SeedResult
+from metammf.experiments.comparison_results import DataSummary
 from metammf.experiments.run import data_hash
 from metammf.explanation import Explainable
 from metammf.models.content_table import content_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from metammf.data.dataset import Dataset
     from metammf.data.splitting import Split
-    from metammf.evaluation.result import Evaluation
     from metammf.experiments.run import Run
     from metammf.nn.content import Content
     from metammf.recommender import Recommender
 
 
-def epoch_log(run: Run) -> list[dict[str, Any]]:
-    """Return the run's log, one record an epoch; empty for a solved model."""
-    path = run.path / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
-
-
 def cost(run: Run) -> dict[str, Any]:
     """Return ``epochs``, ``median_epoch_seconds`` (of training alone) and ``peak_resident_mib`` of the process."""
-    seconds = [record["seconds"] for record in epoch_log(run)]
+    seconds = sorted(epoch.seconds for epoch in run.epochs())
     return {
         "epochs": len(seconds),
-        "median_epoch_seconds": _middle(seconds) if seconds else None,
+        "median_epoch_seconds": seconds[len(seconds) // 2] if seconds else None,
         "peak_resident_mib": run.record.get("peak_resident_mib"),
     }
 
 
-def _middle(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
-def curve(run: Run, metric: str) -> list[dict[str, Any]]:
-    """Return ``epoch, loss, metric, best`` of each epoch, the metric None where validation was not looked at."""
-    return [
-        {"epoch": one["epoch"], "loss": one["loss"], "metric": one["metrics"].get(metric), "best": one["best"]}
-        for one in epoch_log(run)
-    ]
-
-
-def seed_result(run: Run, validation: Evaluation, test: Evaluation) -> SeedResult:
-    """Return a final run as plain data.
-
-    Args:
-        run: The run.
-        validation: What was found on its validation part.
-        test: What was found on its test part.
-    """
-    log, taken = epoch_log(run), cost(run)
-    processor = [one["processor_seconds"] for one in log if one.get("processor_seconds") is not None]
+def curve(run: Run) -> list[dict[str, Any]]:
+    """Return ``epoch, loss, metric, best`` of each epoch; the metric is what chose the epoch, None where it was not looked at."""
     metric = run.config.training.metric
-    return SeedResult(
-        seed=run.config.seed,
-        validation=dict(validation.metrics),
-        test={
-            name: dict(found) for name, prefix in TABLES.items() if (found := test.tables[prefix.rstrip("/") or "all"])
-        },
-        epochs=taken["epochs"] or None,
-        best_epoch=run.record["epochs"],
-        seconds_per_epoch=_middle(processor) if processor else taken["median_epoch_seconds"],
-        seconds=run.record["seconds"],
-        peak_mib=taken["peak_resident_mib"],
-        curve=tuple((one["epoch"], one["metrics"][metric]) for one in log if metric in one["metrics"]),
-    )
+    return [
+        {"epoch": one.epoch, "loss": one.loss, "metric": one.metrics.get(metric), "best": one.best}
+        for one in run.epochs()
+    ]
 
 
 def data_summary(dataset: Dataset, split: Split) -> DataSummary:

@@ -26,27 +26,26 @@ from metammf.data.synthetic import TRUTH_FILE, load_truth
 from metammf.errors import ConfigError, DataError, RunError, TrainingError, WriteError
 from metammf.evaluation.significance import compare, holm
 from metammf.experiments.clusters import cluster_quality, taste_communities
-from metammf.experiments.comparison_results import TABLES, PairTest, Trial
+from metammf.experiments.comparison_results import TABLES, Trial
 from metammf.experiments.config import merge
 from metammf.experiments.environment import environment
 from metammf.experiments.evaluating import evaluated_once
+from metammf.experiments.finals import seed_result
 from metammf.experiments.jobs import run_all
 from metammf.experiments.measuring import (
     content_of_run,
     data_summary,
-    epoch_log,
     fused_vectors,
     fusion_of,
     num_parameters,
-    seed_result,
 )
+from metammf.experiments.pair_tests import as_pair
 from metammf.experiments.projection import embed_2d
 from metammf.experiments.run import RunOptions, data_hash, train_run
+from metammf.experiments.search_space import is_solved
 from metammf.experiments.studies import Plan, Variant, config_of
 from metammf.experiments.study_results import Mapped, StudyResults, StudyRow
 from metammf.files import atomic_open, require_replaceable
-from metammf.models.base import SolvedModel
-from metammf.models.registry import model_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from metammf.data.splitting import Split
     from metammf.evaluation.evaluate import Seen
     from metammf.evaluation.result import Evaluation
-    from metammf.experiments.comparison_results import SeedResult
+    from metammf.experiments.comparison_results import PairTest, SeedResult
     from metammf.experiments.config import Merged
     from metammf.experiments.study_results import ClusterQuality
     from metammf.training.loop import Precision
@@ -231,7 +230,7 @@ def _candidates(variant: Variant, options: StudyOptions) -> list[dict[str, Any]]
 
 
 def _solved(variant: Variant) -> bool:
-    return issubclass(model_type(merge(variant.recipe).config.model.name), SolvedModel)
+    return is_solved(merge(variant.recipe).config)
 
 
 def _seeds(variant: Variant, options: StudyOptions) -> range:
@@ -413,12 +412,12 @@ def do_job(job: StudyJob) -> StudyOutcome:
             RunOptions(device=options.device, precision=options.precision, resume=True),
         )
         validation = evaluated_once(run, "validation", "train")
-        epochs = len(epoch_log(run)) or None
+        epochs = len(run.epochs()) or None
         outcome = StudyOutcome(job, validation.metrics[options.metric], run.record["seconds"], epochs)
         if not job.final:
             return outcome
         test, recommender = evaluated_once(run, "test", options.seen), run.recommender()
-        result = seed_result(run, validation, test)
+        result = seed_result(run, validation, test, options.device)
         outcome = replace(outcome, test=test, result=result, parameters=num_parameters(recommender))
         fusion = fusion_of(recommender)
         if job.groups is None or fusion is None:
@@ -442,11 +441,8 @@ def _tests(plan: Plan, found: Mapping[str, Sequence[StudyOutcome]], metric: str)
             [one.test for one in found[key] if one.test is not None and _seed(one) in seeds] for key in (a, b)
         )
         for table, prefix in TABLES.items():
-            if left[0].tables[prefix.rstrip("/") or "all"]:
-                one = compare(left, right, prefix + metric)
-                change = 100 * one.difference / one.mean_b if one.mean_b else None
-                numbers = (one.num_users, one.mean_a, one.mean_b, one.difference, one.low, one.high, one.effect_size)
-                tests.append(PairTest(metric, table, a, b, *numbers, one.p_permutation, one.p_permutation, change))
+            if left[0].tables[table.replace(" ", "_")]:
+                tests.append(as_pair(metric, table, a, b, compare(left, right, prefix + metric)))
     adjusted = holm([test.p for test in tests]).tolist()
     return tuple(replace(test, p_holm=p) for test, p in zip(tests, adjusted, strict=True))
 
