@@ -50,7 +50,7 @@ def test_a_study_from_end_to_end_and_its_report_again(
     [
         (("--seeds", 0), "--seeds: expected a whole number of at least 1, got 0"),
         (("--choose", "model.cp_rank"), "setting 'model.cp_rank': expected SECTION.KEY=VALUE"),
-        (("--choose", "cp_rank=1,2"), "setting 'cp_rank=1,2'"),
+        (("--choose", "cp_rank=1,2"), "setting 'cp_rank=[1,2]': expected SECTION.KEY=VALUE"),
         (("--choose", "model.cp_rnk=1,2"), "unknown setting 'model.cp_rnk' (did you mean 'cp_rank'?)"),
         (("--values", 3), "study fusion has no values to choose"),
         (("--recipe", "ease"), "study fusion is of MetaMMF's fusion, and recipe ease is of ease"),

@@ -44,7 +44,7 @@ class Variant:
     """One row of a study.
 
     Args:
-        key: Its name, fit for a folder's.
+        key: Its name, its own within the study.
         label: What people read.
         recipe: What it is a change of.
         series: The line or group that it belongs to.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -318,7 +319,7 @@ class _Runs:
             f"{variant.label}, seed {seed}",
             merged,
             self.data,
-            self.folder / f"{variant.key}-{seed}-{digest}",
+            self.folder / f"{_folder_name(variant.key)}-{seed}-{digest}",
             self.options,
             final,
             looked_at if final else None,
@@ -337,6 +338,11 @@ class _Runs:
             self.progress(0, len(jobs), "")
         workers = min(self.options.workers, max(1, len(jobs)))
         return run_all(do_job, jobs, workers, done, apart=self.options.apart)
+
+
+def _folder_name(key: str) -> str:
+    """A variant's key as a folder's name: a recipe may be a file's path."""
+    return re.sub(r"[^\w.=+-]+", "-", key).strip("-.")
 
 
 def _says(outcome: StudyOutcome) -> str:
