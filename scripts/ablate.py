@@ -109,6 +109,11 @@ STUDIES = (
                 "training.batches_per_step=10",
                 "training.learning_rate=1e-2",
             ),
+            "ten batches a step, eight times the epochs": (
+                "training.batches_per_step=10",
+                "training.epochs=80",
+                "training.patience=80",
+            ),
         },
         common=("training.epochs=10", "training.patience=10"),
         bfloat16=True,
