@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
 from metammf.ranking.topk import rank
 from metammf.testing.data import scrambled, taste_groups
+from metammf.training.checkpoint import EpochRecord
 from metammf.training.config import TrainingConfig
 from metammf.training.fit import build_model, fit, pick_device
 from metammf.training.loop import Trainer
@@ -29,7 +30,7 @@ from metammf.training.objectives import make_objective
 
 if TYPE_CHECKING:
     from metammf.recommender import Recommender
-    from metammf.training.checkpoint import EpochRecord, Progress
+    from metammf.training.checkpoint import Progress
 
 SPLIT = taste_groups(6, cold=1, lacking=True)
 MF = MFConfig(embedding_dim=8)
@@ -53,7 +54,8 @@ def same(first: Recommender, second: Recommender) -> bool:
 
 def told(recommender: Recommender) -> list[EpochRecord]:
     """The history less its times."""
-    return [replace(record, seconds=0, evaluation_seconds=0, peak_resident_mib=None) for record in recommender.history]
+    times = {field.name: None for field in fields(EpochRecord) if "seconds" in field.name}
+    return [replace(record, peak_resident_mib=None, **times) for record in recommender.history]
 
 
 class Notes:

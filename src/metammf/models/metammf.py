@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from metammf.models.base import Inputs
 
 
+_DYNAMIC = ("fusion", ("cp", "dense"))
+
+
 class MetaMMFConfig(ModelConfig):
     """Settings of MetaMMF and of its static twins; the defaults are the paper's."""
 
@@ -39,13 +42,13 @@ class MetaMMFConfig(ModelConfig):
     """Width D of users' and items' vectors; even for "concat"."""
     hidden_dims: tuple[Annotated[int, Field(ge=1)], ...] = (1024, 512, 256)
     """Widths of the fusion network between the features and its output; any depth."""
-    meta_dim: Annotated[int, Field(ge=1), Search(1, 16)] = 5
+    meta_dim: Annotated[int, Field(ge=1), Search(1, 16, when=_DYNAMIC)] = 5
     """Meta channels S."""
-    cp_rank: Annotated[int, Field(ge=1), Search(1, 64, log=True)] = 16
+    cp_rank: Annotated[int, Field(ge=1), Search(1, 64, log=True, when=("fusion", ("cp",)))] = 16
     """CP rank R."""
     dynamic_layers: Literal["all", "last"] = "all"
     """Which layers of the fusion are an item's own; the paper's are all."""
-    dynamic_scale: Annotated[float, Field(gt=0), Search(0.03, 1, log=True)] = 1.0
+    dynamic_scale: Annotated[float, Field(gt=0), Search(0.03, 1, log=True, when=_DYNAMIC)] = 1.0
     """Size of the dynamic weights at the start, relative to the shared ones."""
     bounded_meta: bool = False
     """Whether a tanh bounds the meta information; the paper has none."""
@@ -69,13 +72,15 @@ class MetaMMFConfig(ModelConfig):
     """Standard deviation of the free vectors at the start; Glorot's by default."""
     content_neighbours: bool = False
     """Items without edges borrow from those that are like them by content; for backbones that propagate."""
-    neighbour_temperature: Annotated[float, Field(gt=0), Search(0.03, 0.3, log=True)] = 0.1
+    neighbour_temperature: Annotated[
+        float, Field(gt=0), Search(0.03, 0.3, log=True, when=("content_neighbours", (True,)))
+    ] = 0.1
     """Temperature of that borrowing."""
     cold_offset: bool = False
     """Learn one number that is added to the scores of items without edges, so that they can compete with the others."""
     normalize: bool = False
     """Score by cosine rather than by dot product."""
-    num_layers: Annotated[int, Field(ge=0), Search(1, 4)] = 2
+    num_layers: Annotated[int, Field(ge=0), Search(1, 4, when=("backbone", ("graphsage", "lightgcn")))] = 2
     """Layers or hops of the backbone."""
     hidden_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """GraphSAGE and GAT: after each layer but the last."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from metammf.data.splitting import Development
     from metammf.models.base import Model, Objective
     from metammf.training.checkpoint import Checkpoint
@@ -63,10 +65,12 @@ class CheckpointFile:
     Args:
         path: The file; training goes on from it where it exists.
         fingerprint: Names config, data and seed.
+        seconds: Least time between two of them; the last is written whatever the time. 0 writes one an epoch.
     """
 
     path: Path
     fingerprint: str
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -153,11 +157,16 @@ class Trainer:
         self.parallel.agree(value for name, value in self.model.state_dict().items() if name not in self.sharded)
         for listener in self.listeners:
             listener.on_start(self.config.epochs, self.steps_per_epoch, self.progress)
+        saved = time.monotonic()
         while not self.progress.finished:
             record = self._epoch(self.progress.epoch + 1)
             self.progress.history.append(record)
             self.progress.finished = self._is_over(record)
-            self._save()
+            # Processes that divide tables save together, and have clocks of their own.
+            between = self.checkpoint.seconds if self.checkpoint is not None and self.parallel.size == 1 else 0.0
+            if self.progress.finished or time.monotonic() - saved >= between:
+                self._save()
+                saved = time.monotonic()
             for listener in self.listeners:
                 listener.on_epoch(record)
         if self.best_state:
@@ -167,7 +176,7 @@ class Trainer:
         return self.progress
 
     def _epoch(self, epoch: int) -> EpochRecord:
-        start = time.perf_counter()
+        start = _clocks()
         self.model.train()
         totals: dict[str, float] = {}
         steps = 0
@@ -184,13 +193,23 @@ class Trainer:
                     totals[name] = totals.get(name, 0.0) + value
         settle(self.optimizer)
         _check_weights(self.model, epoch, self.progress.step + steps)
-        seconds = time.perf_counter() - start
+        trained = _clocks()
         metrics = self._look_at_validation(epoch, self.progress.step + steps)
         best = self._note_best(epoch, metrics)
-        means = {name: total / max(1, steps) for name, total in totals.items()}
-        looked = time.perf_counter() - start - seconds
+        looked = _clocks()
+        seconds, processor_seconds = (trained - start).tolist()
+        evaluation_seconds, evaluation_processor_seconds = (looked - trained).tolist()
         return EpochRecord(
-            epoch, self.progress.step + steps, means, metrics, seconds, looked, best, peak_resident_mib()
+            epoch=epoch,
+            step=self.progress.step + steps,
+            terms={name: total / max(1, steps) for name, total in totals.items()},
+            metrics=metrics,
+            seconds=seconds,
+            evaluation_seconds=evaluation_seconds,
+            best=best,
+            peak_resident_mib=peak_resident_mib(),
+            processor_seconds=processor_seconds,
+            evaluation_processor_seconds=evaluation_processor_seconds,
         )
 
     def _positives(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -392,6 +411,11 @@ def peak_resident_mib() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def _clocks() -> NDArray[np.float64]:
+    """Return wall-clock and processor time, in seconds since some moment."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:
