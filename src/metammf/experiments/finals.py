@@ -13,7 +13,8 @@ from metammf.experiments.comparison_results import SeedResult
 from metammf.experiments.config import Merged
 from metammf.experiments.evaluating import evaluate_run, evaluated_once
 from metammf.experiments.run import Run, RunOptions, train_run
-from metammf.experiments.tuning import epoch_cost
+from metammf.experiments.search_space import is_solved
+from metammf.experiments.tuning import CHECKPOINT_SECONDS, epoch_cost
 from metammf.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -67,11 +68,12 @@ def run_final(job: FinalJob) -> Final:
     Raises:
         MetaMMFError: training cannot go on, or the folder is of another run, in use, or cannot be written.
     """
-    run = train_run(Merged(job.config, {}), job.data, job.out, RunOptions(device=job.device, resume=True))
+    options = RunOptions(device=job.device, resume=True, checkpoint_seconds=CHECKPOINT_SECONDS)
+    run = train_run(Merged(job.config, {}), job.data, job.out, options)
     validation = evaluate_run(run, part="validation", ks=job.ks)
     test = evaluated_once(run, "test", job.seen, job.ks)
     recommender = run.recommender()
-    learned = recommender.state.values() or recommender.model.parameters()
+    learned = recommender.state.values() if is_solved(job.config) else recommender.model.parameters()
     final = Final(sum(tensor.numel() for tensor in learned), _result(run, validation, test, job.device))
     write_json(job.out / FINAL_FILE, TypeAdapter(Final).dump_python(final, mode="json"))
     return final
