@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import write_reference
 from metammf import generate_world, save_dataset
 from metammf.cli.main import main
 
@@ -71,11 +71,7 @@ def test_python(tmp_path, capsys, code):
 
 
 def test_reference_pages_are_up_to_date():
-    path = ROOT / "scripts" / "write_reference.py"
-    spec = importlib.util.spec_from_file_location("write_reference", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for page, text in module.pages().items():
+    for page, text in write_reference.pages().items():
         assert page.read_text("utf-8") == text, f"{page.name} is stale: run scripts/write_reference.py"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -37,6 +38,14 @@ def stop_after(runs):
             raise KilledError
 
     return progress
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_waiting_for_the_disk():
+    """A comparison of moments writes hundreds of files; that they outlive a loss of power is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="module")

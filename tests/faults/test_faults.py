@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "faults.py"
-
-
-@pytest.fixture(scope="module")
-def faults():
-    spec = importlib.util.spec_from_file_location("faults", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["faults"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["faults"]
+import faults
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and limits of Linux")
 @pytest.mark.slow
-def test_five_kills_and_one_of_each_other_fault(faults, capfd):
+def test_five_kills_and_one_of_each_other_fault(capfd):
     status = faults.main(["--kills", "5", "--damages", "1"])
     told = capfd.readouterr().out
     assert status == 0, told
 
 
-def test_a_fault_that_is_not_survived_is_told(faults, tmp_path, capsys):
+def test_a_fault_that_is_not_survived_is_told(tmp_path, capsys):
     def fails(_bench, _run):
         raise faults.NotSurvivedError("the weights differ")
 
@@ -38,7 +26,7 @@ def test_a_fault_that_is_not_survived_is_told(faults, tmp_path, capsys):
     assert "NOT SURVIVED: fails, number 0: the weights differ" in capsys.readouterr().out
 
 
-def test_a_half_written_file_is_found(faults, tmp_path):
+def test_a_half_written_file_is_found(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"loss": 1}\n{"los')
     with pytest.raises(faults.NotSurvivedError, match=r"log\.jsonl is half-written"):
         faults.check_files(tmp_path)

@@ -32,6 +32,10 @@ app.command("metammf.cli.similar:similar", name="similar", help="Show the items 
 app.command("metammf.cli.embed:embed", name="embed", help="Turn items' content into vectors.")
 app.command("metammf.cli.explain:explain", name="explain", help="Show how much each modality counts.")
 app.command("metammf.cli.runs:runs", name="runs", help="List runs.")
+app.command(
+    "metammf.cli.study:study", name="study", help="Run one of the paper's studies; write table, figure and page."
+)
+app.command("metammf.cli.report:report", name="report", help="Make the report of a folder again.")
 app.command("metammf.cli.recipes:recipes", name="recipes", help="List the recipes that ship with the package.")
 
 

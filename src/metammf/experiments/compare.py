@@ -43,6 +43,7 @@ from metammf.experiments.evaluating import EVALUATIONS
 from metammf.experiments.finals import Final, FinalJob, read_final, run_final
 from metammf.experiments.jobs import run_as_they_come
 from metammf.experiments.ledger import Ledger
+from metammf.experiments.measuring import data_summary
 from metammf.experiments.pair_tests import PairTests, improvements
 from metammf.experiments.profiles import profile_named
 from metammf.experiments.proposing import require_optuna
@@ -151,7 +152,7 @@ def run_comparison(
     with locked(out):
         started = _agree(out / PLAN_FILE, plan, split_config, data_hash(dataset), able)
         setting = _Setting(
-            plan, profile, split_config, _summary(dataset, split), (*checks, *fitting), published, command, started
+            plan, profile, split_config, data_summary(dataset, split), (*checks, *fitting), published, command, started
         )
         return _Comparison(setting, able, unable, out, progress).run()
 
@@ -212,24 +213,6 @@ def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, ab
         models, started = {**before["models"], **models}, before["started"]
     write_json(path, {**asked, "started": started, "models": models})
     return started
-
-
-def _summary(dataset: Dataset, split: Split) -> DataSummary:
-    features = dataset.features
-    cold = split.cold_items
-    return DataSummary(
-        name=dataset.name,
-        sha256=data_hash(dataset),
-        num_users=dataset.num_users,
-        num_items=dataset.num_items,
-        num_interactions=len(dataset.interactions),
-        parts={"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
-        num_cold_items=int(cold.sum()),
-        num_cold_test=int(cold[split.test.items].sum()),
-        modalities=features.widths,
-        missing={name: float(1 - mask.mean()) for name, mask in features.present.items()},
-        licence=dataset.provenance.get("licence"),
-    )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from metammf.errors import RunError
 from metammf.experiments.comparison_results import SeedResult
 from metammf.experiments.config import Merged
 from metammf.experiments.evaluating import evaluate_run, evaluated_once
+from metammf.experiments.measuring import num_parameters
 from metammf.experiments.run import Run, RunOptions, train_run
-from metammf.experiments.search_space import is_solved
 from metammf.experiments.tuning import CHECKPOINT_SECONDS, epoch_cost
 from metammf.files import read_json, write_json
 
@@ -73,8 +73,7 @@ def run_final(job: FinalJob) -> Final:
     validation = evaluate_run(run, part="validation", ks=job.ks)
     test = evaluated_once(run, "test", job.seen, job.ks)
     recommender = run.recommender()
-    learned = recommender.state.values() if is_solved(job.config) else recommender.model.parameters()
-    final = Final(sum(tensor.numel() for tensor in learned), _result(run, validation, test, job.device))
+    final = Final(num_parameters(recommender), seed_result(run, validation, test, job.device))
     write_json(job.out / FINAL_FILE, TypeAdapter(Final).dump_python(final, mode="json"))
     return final
 
@@ -98,7 +97,8 @@ def read_final(out: Path, config: RunConfig) -> Final | None:
         raise RunError(f"{path}: damaged; remove it, and the same command writes it again") from error
 
 
-def _result(run: Run, validation: Evaluation, test: Evaluation, device: str) -> SeedResult:
+def seed_result(run: Run, validation: Evaluation, test: Evaluation, device: str) -> SeedResult:
+    """Return a final run as plain data: what was found on both parts, and what it took on that device."""
     epochs, chosen = run.epochs(), run.chosen()
     metric = run.config.training.metric
     return SeedResult(

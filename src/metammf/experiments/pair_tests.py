@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from metammf.evaluation.result import Evaluation
+    from metammf.evaluation.significance import Comparison
     from metammf.experiments.comparison_results import ModelResult
 
 TESTED_TABLES = ("all", "cold among all", "cold among cold")
@@ -71,23 +72,7 @@ class PairTests:
                 column = TABLES[table] + metric
                 if column not in mean_a.per_user.columns:
                     continue
-                found = compare(mean_a, mean_b, column)
-                self._tests[table, metric, a, b] = PairTest(
-                    metric,
-                    table,
-                    a,
-                    b,
-                    found.num_users,
-                    found.mean_a,
-                    found.mean_b,
-                    found.difference,
-                    found.low,
-                    found.high,
-                    found.effect_size,
-                    found.p_permutation,
-                    found.p_adjusted,
-                    percent(found.mean_a, found.mean_b),
-                )
+                self._tests[table, metric, a, b] = as_pair(metric, table, a, b, compare(mean_a, mean_b, column))
 
     def _directed(self, a: str, b: str, table: str, metric: str) -> PairTest:
         """Return the test of a against b, as it was made or turned round."""
@@ -109,19 +94,44 @@ class PairTests:
         )
 
 
+def as_pair(metric: str, table: str, a: str, b: str, found: Comparison) -> PairTest:
+    """Return a comparison of two models as plain data, not corrected for any other."""
+    return PairTest(
+        metric=metric,
+        table=table,
+        a=a,
+        b=b,
+        num_users=found.num_users,
+        mean_a=found.mean_a,
+        mean_b=found.mean_b,
+        difference=found.difference,
+        low=found.low,
+        high=found.high,
+        effect_size=found.effect_size,
+        p=found.p_permutation,
+        p_holm=found.p_permutation,
+        improvement_percent=percent(found.mean_a, found.mean_b),
+    )
+
+
 def improvements(models: Sequence[ModelResult], metrics: Iterable[str]) -> tuple[Improvement, ...]:
-    """Return how far each model is ahead of the best other, on each metric and table; behind it, where negative."""
+    """Return how far each model is ahead of the best other that is no placebo; it is behind where that is negative."""
     found = []
     for table in TESTED_TABLES:
         for metric in metrics:
             means = {one.name: mean for one in models if (mean := one.mean(metric, table)) is not None}
-            found += [_over_best_other(name, means, metric, table) for name in means if len(means) > 1]
+            real = {one.name: means[one.name] for one in models if one.placebo is None and one.name in means}
+            found += [
+                _over_best_other(name, means[name], others, metric, table)
+                for name in means
+                if (others := {other: mean for other, mean in real.items() if other != name})
+            ]
     return tuple(found)
 
 
-def _over_best_other(name: str, means: Mapping[str, float], metric: str, table: str) -> Improvement:
-    best = max((other for other in means if other != name), key=lambda other: means[other])
-    return Improvement(metric, table, name, best, percent(means[name], means[best]))
+def _over_best_other(name: str, mean: float, others: Mapping[str, float], metric: str, table: str) -> Improvement:
+    best = max(others, key=lambda other: others[other])
+    return Improvement(metric, table, name, best, percent(mean, others[best]))
 
 
 def percent(a: float, b: float) -> float | None:
