@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import operator
 import os
 
 import pytest
 import torch
 
 from metammf.errors import RunError
-from metammf.experiments.jobs import run_all
+from metammf.experiments.jobs import run_all, run_as_they_come
 
 # Another process cannot import this file: what is done there is an expression.
 PROCESS_AND_THREADS = "({}, __import__('os').getpid(), __import__('torch').get_num_threads())"
@@ -40,3 +41,22 @@ def test_what_a_job_raises_ends_it_all(apart: bool) -> None:
 def test_a_process_that_dies_is_told() -> None:
     with pytest.raises(RunError, match="a training process died"):
         run_all(eval, ["__import__('os')._exit(1)"], 1, lambda _: None, apart=True)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_the_next_job_may_depend_on_the_one_before(here: bool) -> None:
+    """One chain of jobs on two workers: the second has nothing to begin until the first is back."""
+    found, running = [], []
+
+    def take():
+        if running or len(found) == 3:
+            return None
+        running.append(len(found))
+        return len(found), found[-1] + 1 if found else 1, False
+
+    def done(number, outcome):
+        running.remove(number)
+        found.append(outcome)
+
+    run_as_they_come(operator.neg, take, done, 2, here=here)
+    assert found == [-1, 0, -1]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from metammf.data.folder import load_dataset
-from metammf.errors import ConfigError, RunError
+from metammf.errors import ConfigError, DataError, LeakageError, RunError
 from metammf.evaluation.result import Evaluation
 from metammf.experiments.audit import audit, audit_fitting
 from metammf.experiments.comparison_results import (
@@ -169,7 +169,9 @@ def _admitted(
         if reason is None and one.content:
             try:
                 checks += audit_fitting(one.config.model, split.development, one.name)
-            except ConfigError as error:
+            except LeakageError:
+                raise
+            except (ConfigError, DataError) as error:
                 reason = LeftOut(one.name, str(error))
         if reason is None:
             able.append(one)
@@ -249,7 +251,7 @@ class _Comparison:
         self._running: dict[int, tuple[Contender, TrialJob | FinalJob]] = {}
 
     def run(self) -> ComparisonResults:
-        for contender in self.able.values():
+        for contender in list(self.able.values()):
             self._take_up(contender)
         self._tell("")
         run_as_they_come(work, self._next, self._done, self.plan.jobs, here=self.plan.here)

@@ -14,7 +14,7 @@ from metammf.experiments.config import Merged
 from metammf.experiments.evaluating import evaluate_run, evaluated_once
 from metammf.experiments.measuring import num_parameters
 from metammf.experiments.run import Run, RunOptions, train_run
-from metammf.experiments.tuning import epoch_cost
+from metammf.experiments.tuning import CHECKPOINT_SECONDS, epoch_cost
 from metammf.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def run_final(job: FinalJob) -> Final:
     Raises:
         MetaMMFError: training cannot go on, or the folder is of another run, in use, or cannot be written.
     """
-    run = train_run(Merged(job.config, {}), job.data, job.out, RunOptions(device=job.device, resume=True))
+    options = RunOptions(device=job.device, resume=True, checkpoint_seconds=CHECKPOINT_SECONDS)
+    run = train_run(Merged(job.config, {}), job.data, job.out, options)
     validation = evaluate_run(run, part="validation", ks=job.ks)
     test = evaluated_once(run, "test", job.seen, job.ks)
     recommender = run.recommender()

@@ -10,7 +10,9 @@ from metammf.data.dataset import PARTS
 from metammf.experiments.comparison_results import DataSummary
 from metammf.experiments.run import data_hash
 from metammf.explanation import Explainable
+from metammf.models.base import Model
 from metammf.models.content_table import content_of
+from metammf.models.registry import model_type
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,14 +63,20 @@ def data_summary(dataset: Dataset, split: Split) -> DataSummary:
 
 def num_parameters(recommender: Recommender) -> int:
     """Return how many numbers were learned or solved for."""
-    learned = recommender.state.values() or recommender.model.parameters()
+    network = _network(recommender)
+    learned = recommender.state.values() if network is None else network.parameters()
     return sum(tensor.numel() for tensor in learned)
 
 
 def fusion_of(recommender: Recommender) -> Explainable | None:
     """Return the trained network where it fuses modalities."""
-    network = None if recommender.state else recommender.model
+    network = _network(recommender)
     return network if isinstance(network, Explainable) else None
+
+
+def _network(recommender: Recommender) -> Model | None:
+    """Return what was trained; None where the model is solved, of which some keep no state at all."""
+    return recommender.model if issubclass(model_type(recommender.config.name), Model) else None
 
 
 def content_of_run(run: Run) -> Content:

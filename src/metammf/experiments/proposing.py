@@ -52,10 +52,7 @@ def propose(space: Space, earlier: Sequence[Trial], label: str) -> dict[str, Any
         return recipe
     rng = np.random.default_rng([zlib.crc32(label.encode()), number])
     if number <= STARTUP:
-        moved = rng.random(len(space)) < 0.5
-        moved[rng.integers(len(space))] = True
-        drawn = {key: _draw(setting, rng) for key, setting in space.items()}
-        return {key: drawn[key] if move else recipe[key] for key, move in zip(space, moved, strict=True)}
+        return _some_moved(space, recipe, rng)
     asked = _study(space, earlier, int(rng.integers(2**31))).ask(_distributions(space))
     return {key: _value(setting, asked.params[key]) for key, setting in space.items()}
 
@@ -133,6 +130,13 @@ def _value(setting: SearchedSetting, parameter: Any) -> Any:
     if setting.choices:
         return setting.choices[parameter]
     return int(parameter) if setting.integer else _rounded(setting, parameter)
+
+
+def _some_moved(space: Space, recipe: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """Return the recipe with about half of its settings drawn anew, one at least."""
+    moved = rng.random(len(space)) < 0.5
+    moved[rng.integers(len(space))] = True
+    return {key: _draw(space[key], rng) if move else recipe[key] for key, move in zip(space, moved, strict=True)}
 
 
 def _draw(setting: SearchedSetting, rng: np.random.Generator) -> Any:

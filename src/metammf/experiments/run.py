@@ -68,6 +68,7 @@ class RunOptions:
         device: "auto", "cpu", "cuda", ...
         precision: "float32" or "bfloat16".
         resume: Go on from a checkpoint where there is one.
+        checkpoint_seconds: Least time between two checkpoints, where epochs are short; 0 writes one an epoch.
         tensorboard: Write TensorBoard events too.
         listeners: Who else is told.
         parallel: This process among those that train together: all of them call `train_run` alike, and read the same
@@ -78,6 +79,7 @@ class RunOptions:
     device: str = "auto"
     precision: Precision = "float32"
     resume: bool = False
+    checkpoint_seconds: float = 0.0
     tensorboard: bool = False
     listeners: tuple[Listener, ...] = ()
     parallel: Parallel = field(default_factory=Parallel)
@@ -434,7 +436,7 @@ def _fit(
         device=device,
         precision=options.precision,
         listeners=options.listeners,
-        checkpoint=CheckpointFile(run.path / checkpoint, run.record["fingerprint"]),
+        checkpoint=CheckpointFile(run.path / checkpoint, run.record["fingerprint"], options.checkpoint_seconds),
         parallel=options.parallel,
         shard=options.shard_tables,
     )

@@ -1,6 +1,6 @@
 """The search for one model's settings: trials that are runs, judged by validation alone, within a budget of one core's time.
 
-A trial is a run folder, so that a kill costs at most an epoch; when it is over, its line goes into the ledger and its folder
+A trial is a run folder, so that a kill costs some seconds; when it is over, its line goes into the ledger and its folder
 goes away. What it costs is processor time, so that other work on the machine takes nothing from a model's budget; on a GPU, which
 keeps no such account, it is wall-clock time.
 """
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from metammf.experiments.config import RunConfig
     from metammf.training.checkpoint import EpochRecord, Progress
 
+CHECKPOINT_SECONDS = 20.0
+"""Between two checkpoints: where epochs are short, writing each to the disk would take longer than training it."""
 _FAILURES = 3
 """A search in which as many trials as this have failed, and none has not, is over."""
 
@@ -192,7 +194,7 @@ class _Account:
 def _train(config: RunConfig, job: TrialJob, account: _Account) -> Run:
     if job.out.exists() and not _of(job.out, config):
         shutil.rmtree(job.out)  # of another version of the program, or damaged: nothing is lost but time
-    options = RunOptions(device=job.device, resume=True, listeners=(account,))
+    options = RunOptions(device=job.device, resume=True, checkpoint_seconds=CHECKPOINT_SECONDS, listeners=(account,))
     run = train_run(Merged(config, {}), job.data, job.out, options)
     if not run.trained:
         account.read(run)

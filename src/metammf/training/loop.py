@@ -64,10 +64,12 @@ class CheckpointFile:
     Args:
         path: The file; training goes on from it where it exists.
         fingerprint: Names config, data and seed.
+        seconds: Least time between two of them; the last is written whatever the time. 0 writes one an epoch.
     """
 
     path: Path
     fingerprint: str
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -148,11 +150,16 @@ class Trainer:
         self.parallel.agree(value for name, value in self.model.state_dict().items() if name not in self.sharded)
         for listener in self.listeners:
             listener.on_start(self.config.epochs, self.steps_per_epoch, self.progress)
+        saved = time.monotonic()
         while not self.progress.finished:
             record = self._epoch(self.progress.epoch + 1)
             self.progress.history.append(record)
             self.progress.finished = self._is_over(record)
-            self._save()
+            # Processes that divide tables save together, and have clocks of their own.
+            between = self.checkpoint.seconds if self.checkpoint is not None and self.parallel.size == 1 else 0.0
+            if self.progress.finished or time.monotonic() - saved >= between:
+                self._save()
+                saved = time.monotonic()
             for listener in self.listeners:
                 listener.on_epoch(record)
         if self.best_state:
