@@ -44,8 +44,8 @@ class ItemKNN(SolvedModel):
     """score(u, i) = sum of s_ij over the j that u has watched among the k most similar to i.
 
     s_ij = y_i . y_j / (|y_i| |y_j| + shrink), with y_i the column of item i in the train matrix, whose rows have unit length
-    where `normalize_users` says so; in float64, rounded to float32, and equal ones, the lower index first. An item without a train
-    interaction has no neighbours and scores zero.
+    where `normalize_users` says so; in float64, rounded to float32, and equal ones, the lower index first. An item without a
+    train interaction has no neighbours and scores zero.
     """
 
     config_type = ItemKNNConfig
