@@ -3,6 +3,7 @@
     python benchmarks/large_world.py --folder /tmp/large                     1,000,000 users, 200,000 items, 20,000,000 pairs
     python benchmarks/large_world.py --folder /tmp/medium --size medium      300,000 users, 60,000 items, 6,000,000 pairs
     python benchmarks/large_world.py --folder /tmp/large --recipe metammf-gcn-large --steps 20
+    python benchmarks/large_world.py --folder /tmp/many-items --size many-items --recipe lattice --steps 10
 
 Each step runs in a process of its own, by the command that a user would type, and is told by its seconds and by its peak
 resident memory, pages of the memory-mapped features included. What is there already in the folder is not made again, and
@@ -20,7 +21,12 @@ from typing import Any
 
 from large_log import Figures, generation, run
 
-SIZES = {"large": (1_000_000, 200_000, 20_000_000), "medium": (300_000, 60_000, 6_000_000), "small": (400, 200, 4_000)}
+SIZES = {
+    "large": (1_000_000, 200_000, 20_000_000),
+    "medium": (300_000, 60_000, 6_000_000),
+    "many-items": (20_000, 100_000, 1_000_000),
+    "small": (400, 200, 4_000),
+}
 
 
 def commands(given: argparse.Namespace) -> dict[str, tuple[list[str], Path]]:

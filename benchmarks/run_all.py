@@ -63,6 +63,8 @@ def jobs(environments: Path, scratch: Path) -> list[Job]:
         *literal,
         Job("fusion", "fusion.py", ("--repeats", "3")),
         Job("propagation", "propagation.py", envs),
+        Job("item-graph", "item_graph.py", ("--repeats", "2")),
+        Job("models", "models.py"),
         Job("negatives", "negatives.py"),
         Job("ranking", "ranking.py", envs),
         Job("ranking-large", "ranking.py", (*envs, "--large")),

@@ -4,6 +4,8 @@
     python scripts/ablate.py --only tiktok        one data set
     python scripts/ablate.py --list               what there is and what is missing
 
+For a study of its own, with seeds, tests and a page, see `metammf study`.
+
 One JSON a change under ``results/ablations/``, made by the config that it holds; `scripts/fill_readme.py` puts them into
 docs/findings.md.
 """
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import BENCHES, DATASETS, ROOT, cost, prepare
+from measure import BENCHES, DATASETS, ROOT, prepare
 
 if TYPE_CHECKING:
     from metammf.experiments.config import Merged
@@ -171,6 +173,7 @@ def run(study: Study, change: str) -> None:
     import torch
 
     from metammf.experiments.evaluating import evaluate_run
+    from metammf.experiments.measuring import cost
     from metammf.experiments.run import RunOptions, train_run
     from metammf.files import write_json
 

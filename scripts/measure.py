@@ -218,6 +218,7 @@ def run(job: Job, threads: int) -> None:
     import torch
 
     from metammf.experiments.evaluating import evaluate_run
+    from metammf.experiments.measuring import cost
     from metammf.experiments.run import RunOptions, train_run
     from metammf.files import read_json, write_json
 
@@ -258,20 +259,6 @@ def _recovery(trained: Run, data: Path) -> dict[str, Any]:
     shares = in_chunks(lambda chunk: item_contributions(model, chunk), content_of(features)).shares.numpy()  # type: ignore[arg-type]  # a fusion explains itself
     present = np.stack(list(features.present.values()), axis=1)
     return recovery(shares, truth.modality_weights, present, truth.modalities)
-
-
-def cost(trained: Run) -> dict[str, Any]:
-    """Return what a run took, by its log."""
-    import json
-
-    log = trained.path / "log.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    seconds = sorted(line["seconds"] for line in lines)
-    return {
-        "epochs": len(lines),
-        "median_epoch_seconds": seconds[len(seconds) // 2] if seconds else None,
-        "peak_resident_mib": trained.record.get("peak_resident_mib"),
-    }
 
 
 def _per_user(test: Evaluation) -> dict[str, Any]:

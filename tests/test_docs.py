@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from metammf.cli.main import main
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TESTED = re.compile(r"<!-- tested -->\n```(\w+)\n(.*?)```", re.DOTALL)
+STEP = re.compile(r"<!-- (?:file: (\S+)|run) -->\n```\w+\n(.*?)```", re.DOTALL)
 QUICKLY = ("--set", "training.epochs=1", "--set", "model.hidden_dims=[8]")
 
 
@@ -68,6 +70,44 @@ def test_python(tmp_path, capsys, code):
     shown = capsys.readouterr().out
     assert "recall" in shown
     assert "item_id" in shown
+
+
+def walk(line, monkeypatch):
+    """Take one line of a shell; return its exit status. As in a process of its own, nothing of the outsider's is imported yet."""
+    program, *words = shlex.split(line)
+    for module in [name for name in sys.modules if name.partition(".")[0] == "mymodels"]:
+        del sys.modules[module]
+    if program == "export":
+        name, value = words[0].split("=")
+        monkeypatch.setenv(name, value)
+        if name == "PYTHONPATH":
+            monkeypatch.syspath_prepend(str(Path(value).resolve()))
+        return 0
+    if program == "metammf":
+        return main(words)
+    if program == "python":
+        exec(compile(Path(words[0]).read_text("utf-8"), words[0], "exec"), {"__name__": "__main__"})
+        return 0
+    assert program == "pytest"
+    return pytest.main([*words, "-q", "--rootdir=.", "-p", "no:cacheprovider", "-p", "no:xdist"])
+
+
+def test_a_model_of_an_outsider(tmp_path, monkeypatch, capsys):
+    """The page on adding a model, from top to bottom in an empty folder: every block is a file or is run."""
+    text = (ROOT / "docs" / "adding-a-model.md").read_text("utf-8")
+    steps = STEP.findall(text)
+    assert len(steps) == text.count("\n```") // 2
+    monkeypatch.chdir(tmp_path)
+    for file, block in steps:
+        if file:
+            Path(file).parent.mkdir(exist_ok=True)
+            Path(file).write_text(block, "utf-8")
+            continue
+        for line in block.splitlines():
+            assert walk(line, monkeypatch) == 0, f"{line}: {capsys.readouterr()}"
+    shown = capsys.readouterr().out
+    assert "tower-noise" in shown
+    assert "recall" in shown
 
 
 def test_reference_pages_are_up_to_date():

@@ -12,6 +12,7 @@ import torch
 
 from metammf.data.features import ItemFeatures
 from metammf.errors import ConfigError, DataError, RunError, UnknownIdError
+from metammf.models.content_knn import ContentKNNConfig
 from metammf.models.ease import EASEConfig
 from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
@@ -255,8 +256,21 @@ def test_new_items_that_cannot_be_added(metammf: Recommender, fitted: dict[str, 
         metammf.add_items(["x"], features, titles=["A", "B"])
     with pytest.raises(ConfigError, match="ids alone"):
         fitted["mf"].add_items(["x"], features)
-    with pytest.raises(ConfigError, match="popularity has no vectors"):
+    with pytest.raises(ConfigError, match="popularity knows items by their ids alone"):
         fitted["popularity"].add_items(["x"], features)
+
+
+def test_a_solved_model_takes_new_items_by_content_but_has_no_vectors() -> None:
+    features = SPLIT.catalog.features.select(np.array([16, 17]))
+    found = fit(ContentKNNConfig(), SPLIT.development)
+    wider = found.add_items(["new-a", "new-b"], features).add_items(["new-c"], features.select(np.array([0])))
+    scores = wider.scores(torch.arange(16))
+    assert torch.equal(scores[:, :18], found.scores(torch.arange(16)))
+    assert torch.equal(scores[:, 18:], scores[:, [16, 17, 16]])
+    with pytest.raises(ConfigError, match="content-knn has no vectors of items"):
+        found.embed_items(features)
+    with pytest.raises(DataError, match="modality 'visual' is missing: the model fuses visual, textual"):
+        found.add_items(["x", "y"], features.only(["textual"]))
 
 
 # Disk -----------------------------------------------------------------------------------------------------------

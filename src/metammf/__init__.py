@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from metammf.evaluation.result import Evaluation
     from metammf.experiments.config import RunConfig
     from metammf.experiments.run import Run, train_run
+    from metammf.models.content_knn import ContentKNNConfig
     from metammf.models.ease import EASEConfig
+    from metammf.models.gat import GATConfig
     from metammf.models.graphsage import GraphSAGEConfig
+    from metammf.models.grcn import GRCNConfig
+    from metammf.models.itemknn import ItemKNNConfig
     from metammf.models.lightgcn import LightGCNConfig
     from metammf.models.metammf import MetaMMFConfig
     from metammf.models.mf import MFConfig
-    from metammf.models.p3 import P3Config
+    from metammf.models.mmgcn import MMGCNConfig
+    from metammf.models.ngcf import NGCFConfig
+    from metammf.models.p3 import P3Config, RP3BetaConfig
     from metammf.models.popularity import PopularityConfig
     from metammf.models.vbpr import VBPRConfig
     from metammf.recommender import Recommender
@@ -33,20 +39,27 @@ if TYPE_CHECKING:
     from metammf.training.fit import fit
 
 _HOMES = {
+    "ContentKNNConfig": "models.content_knn",
     "Dataset": "data.dataset",
     "Development": "data.splitting",
     "EASEConfig": "models.ease",
     "Evaluation": "evaluation.result",
+    "GATConfig": "models.gat",
+    "GRCNConfig": "models.grcn",
     "GraphSAGEConfig": "models.graphsage",
     "IdMap": "data.ids",
     "Interactions": "data.interactions",
     "ItemFeatures": "data.features",
+    "ItemKNNConfig": "models.itemknn",
     "LightGCNConfig": "models.lightgcn",
     "MFConfig": "models.mf",
+    "MMGCNConfig": "models.mmgcn",
     "MetaMMFConfig": "models.metammf",
     "MetaMMFError": "errors",
+    "NGCFConfig": "models.ngcf",
     "P3Config": "models.p3",
     "PopularityConfig": "models.popularity",
+    "RP3BetaConfig": "models.p3",
     "Recommender": "recommender",
     "Run": "experiments.run",
     "RunConfig": "experiments.config",
@@ -64,20 +77,27 @@ _HOMES = {
 }
 
 __all__ = [
+    "ContentKNNConfig",
     "Dataset",
     "Development",
     "EASEConfig",
     "Evaluation",
+    "GATConfig",
+    "GRCNConfig",
     "GraphSAGEConfig",
     "IdMap",
     "Interactions",
     "ItemFeatures",
+    "ItemKNNConfig",
     "LightGCNConfig",
     "MFConfig",
+    "MMGCNConfig",
     "MetaMMFConfig",
     "MetaMMFError",
+    "NGCFConfig",
     "P3Config",
     "PopularityConfig",
+    "RP3BetaConfig",
     "Recommender",
     "Run",
     "RunConfig",

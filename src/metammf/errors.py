@@ -5,6 +5,7 @@
     MetaMMFError
     ├── DataError            a data set, file or argument that does not hold what it should
     │   ├── FileFormatError  a foreign file: names the file, what was expected and what was found
+    │   ├── LeakageError     parts, times or features that would tell a model what it is asked for
     │   ├── UnknownIdError   an outside id that the data set does not know
     │   └── WriteError       a file that cannot be written: a full disk, for one
     ├── ConfigError          a setting that does not exist or does not fit
@@ -51,6 +52,10 @@ class FileFormatError(DataError):
         if len(found) > _LONGEST:  # it may quote the file
             found = f"{found[:_LONGEST]}..."
         super().__init__(f"{path}: {found}" + (f"; expected {expected}" if expected else ""))
+
+
+class LeakageError(DataError):
+    """Parts, times or features would tell a model what it is asked for."""
 
 
 class UnknownIdError(DataError):

@@ -20,8 +20,9 @@ from metammf.data.splitting import Development
 from metammf.errors import ConfigError, DataError
 from metammf.explanation import Explainable, item_contributions, pair_contributions
 from metammf.files import sha256
-from metammf.models.base import ContentModel, Model
+from metammf.models.base import ContentModel, ContentSolver, Inputs, Model
 from metammf.models.content_table import content_of
+from metammf.models.registry import model_type
 from metammf.models.scorers import FallbackScorer, VectorScorer
 from metammf.ranking.feeds import Feeds, feed_frame
 from metammf.ranking.topk import top_k
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from metammf.data.features import ItemFeatures, Placebo
-    from metammf.models.base import Scorer
+    from metammf.models.base import Scorer, SolvedModel
     from metammf.models.config import ModelConfig
 
 _ENCODED_AT_ONCE = 8192
@@ -229,7 +230,14 @@ class Recommender:
             raise ConfigError(f"{self.config.name} is a solved model: it has no network")
         return self._model
 
+    def _solver(self, train: Interactions, features: ItemFeatures) -> SolvedModel | None:
+        """Return the solved model over these interactions and items, where the model is of that kind."""
+        kind = model_type(self.config.name)
+        return None if issubclass(kind, Model) else kind(self.config, Inputs(train, features))
+
     def _content_model(self) -> ContentModel:
+        if isinstance(self._solver(self.train, self.catalog.features), ContentSolver):
+            raise ConfigError(f"{self.config.name} has no vectors of items")
         if (self._model is None and self._build is None) or not isinstance(self.model, ContentModel):
             raise ConfigError(f"{self.config.name} knows items by their ids alone: it cannot encode content")
         return self.model
@@ -243,13 +251,7 @@ class Recommender:
             DataError: a modality that the model fuses is not there, or has another width.
         """
         model = self._content_model()
-        expected = self.catalog.features.widths
-        for name in getattr(model, "modalities", ()):
-            if name not in features.matrices:
-                raise DataError(f"modality {name!r} is missing: the model fuses {', '.join(model.modalities)}")  # type: ignore[attr-defined]  # named by getattr above
-            if features.widths[name] != expected[name]:
-                raise DataError(f"{name} features: expected width {expected[name]}, got {features.widths[name]}")
-        features.check_finite()
+        self._check_content(features, getattr(model, "modalities", ()))
         chunks = [
             model.encode_items(
                 content_of(features.select(np.arange(start, min(start + _ENCODED_AT_ONCE, features.num_items))))
@@ -257,6 +259,15 @@ class Recommender:
             for start in range(0, features.num_items, _ENCODED_AT_ONCE)
         ]
         return torch.cat(chunks).numpy() if chunks else np.zeros((0, self.vectors().items.shape[1]), np.float32)
+
+    def _check_content(self, features: ItemFeatures, modalities: Sequence[str]) -> None:
+        expected = self.catalog.features.widths
+        for name in modalities:
+            if name not in features.matrices:
+                raise DataError(f"modality {name!r} is missing: the model fuses {', '.join(modalities)}")
+            if features.widths[name] != expected[name]:
+                raise DataError(f"{name} features: expected width {expected[name]}, got {features.widths[name]}")
+        features.check_finite()
 
     def add_items(
         self, item_ids: Sequence[Any], features: ItemFeatures, titles: Sequence[str] | None = None
@@ -271,20 +282,17 @@ class Recommender:
             raise DataError(f"{len(item_ids)} new item ids, but features of {features.num_items} items")
         if titles is not None and len(titles) != len(item_ids):
             raise DataError(f"{len(item_ids)} new item ids, but {len(titles)} titles")
-        known = self.vectors()
-        new = torch.from_numpy(self.embed_items(features))
         catalog = _extended(self.catalog, item_ids, titles)
-        wider = [_widened(part, len(catalog.item_ids)) for part in (self.train, self.validation)]
-        offsets = None
-        if known.offsets is not None:
-            offsets = torch.cat([known.offsets, torch.full((len(new),), self.model.new_item_offset())])
-        scorer = VectorScorer(known.users, torch.cat([known.items, new]), offsets=offsets)
+        train, validation = (_widened(part, len(catalog.item_ids)) for part in (self.train, self.validation))
+        solved = self._solved_with(features, train, catalog.features)
+        scorer, state = (self._vectors_with(features), None) if solved is None else solved
         return Recommender(
-            Development(wider[0], wider[1], catalog),
+            Development(train, validation, catalog),
             self.config,
             scorer,
             model=self._model,
             build=self._build,
+            state=state,
             history=self.history,
             trained_items=self.trained_items,
             data_path=self.data_path,
@@ -292,6 +300,31 @@ class Recommender:
             placebo=self.placebo,
             known_features=self._known_features or self.catalog.features,
         )
+
+    def _vectors_with(self, features: ItemFeatures) -> VectorScorer:
+        """Return the vectors with those of new items."""
+        new, known = torch.from_numpy(self.embed_items(features)), self.vectors()
+        offsets = None
+        if known.offsets is not None:
+            offsets = torch.cat([known.offsets, torch.full((len(new),), self.model.new_item_offset())])
+        return VectorScorer(known.users, torch.cat([known.items, new]), offsets=offsets)
+
+    def _solved_with(
+        self, features: ItemFeatures, train: Interactions, wider: ItemFeatures
+    ) -> tuple[Scorer, Mapping[str, Tensor]] | None:
+        """Return the scorer with new items, and what it was made of, where the model is solved and takes content.
+
+        Args:
+            features: Of the new items.
+            train: The train interactions over the wider catalog.
+            wider: Its features.
+        """
+        solver, after = self._solver(self.train, self.catalog.features), self._solver(train, wider)
+        if after is None or not isinstance(solver, ContentSolver):
+            return None
+        self._check_content(features, solver.modalities)
+        state = solver.with_items(self.state, content_of(features))
+        return after.scorer(state), state
 
     def item_features(self) -> ItemFeatures:
         """Return the features of the items that the model was trained with.

@@ -216,7 +216,7 @@ def _assemble(
         scorer = VectorScorer(tensors["vectors/users"], tensors["vectors/items"], *optional)
         build = _builder(config, development, trained_items, weights)
     else:
-        scorer = model_kind(config, development.train).scorer(state)
+        scorer = model_kind(config, Inputs(development.train, features)).scorer(state)
     data_path = None if about["data_path"] is None else Path(about["data_path"])
     placebo = about.get("placebo")
     return kind(
@@ -242,7 +242,7 @@ def _builder(
         known = Interactions(train.users, train.items, train.num_users, trained_items)
         inputs = Inputs(known, absent_features(development.catalog.features.widths, trained_items))
         with torch.random.fork_rng(devices=[]):
-            model: Model = model_type(config.name)(config, inputs)  # type: ignore[assignment,arg-type]  # a Model by the caller's check
+            model: Model = model_type(config.name)(config, inputs)  # type: ignore[assignment]  # a Model by the caller's check
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:

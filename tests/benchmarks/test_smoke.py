@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 RUNS = {
     "fusion": [],
     "propagation": [],
+    "item_graph": [],
+    "models": [],
     "negatives": [],
     "ranking": ["--looped", "50", "--users", "200", "--items", "150"],
     "literal": ["--backbone", "mf"],

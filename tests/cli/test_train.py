@@ -117,9 +117,9 @@ def test_a_data_set_without_a_split_asks_for_a_method(metammf, refused, unsplit,
 
 def test_a_recipe_may_be_a_file(metammf, groups, tmp_path):
     recipe = tmp_path / "mine.toml"
-    recipe.write_text('[model]\nname = "p3"\nbeta = 0.5\n')
+    recipe.write_text('[model]\nname = "rp3beta"\nbeta = 0.5\n')
     assert metammf("train", groups, "--recipe", recipe, "--out", tmp_path / "run").status == 0
-    assert read_json(tmp_path / "run" / "run.json")["config"]["model"] == {"name": "p3", "beta": 0.5}
+    assert read_json(tmp_path / "run" / "run.json")["config"]["model"] == {"name": "rp3beta", "beta": 0.5}
 
 
 def test_show_config_tells_where_values_come_from_and_trains_nothing(metammf, groups, tmp_path):

@@ -100,6 +100,13 @@ def test_a_shuffle_gives_all_that_one_other_item_of_the_same_modalities_has():
     np.testing.assert_array_equal(shuffled.matrices["b"], base[donors] + 100)
 
 
+def test_dropped_features_are_lacking_everywhere_and_take_no_memory():
+    dropped = features(lacking=[2]).placebo("drop", 0)
+    assert dropped.widths == features().widths
+    assert not any(mask.any() for mask in dropped.present.values())
+    assert all(matrix.strides == (0, 0) for matrix in dropped.matrices.values())
+
+
 def test_noise_keeps_shapes_and_masks_and_is_seeded():
     found = features(lacking=[2])
     noise, again, other = (found.placebo("noise", seed) for seed in (1, 1, 2))
@@ -107,5 +114,5 @@ def test_noise_keeps_shapes_and_masks_and_is_seeded():
     np.testing.assert_array_equal(noise.present["acoustic"], found.present["acoustic"])
     np.testing.assert_array_equal(noise.matrices["visual"], again.matrices["visual"])
     assert not np.array_equal(noise.matrices["visual"], other.matrices["visual"])
-    with pytest.raises(DataError, match="expected 'noise' or 'shuffle'"):
+    with pytest.raises(DataError, match="expected one of noise, shuffle, drop"):
         found.placebo("zeros", 0)

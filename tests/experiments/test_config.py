@@ -9,7 +9,7 @@ from metammf.models.metammf import MetaMMFConfig
 
 ASKED_FOR = {
     *("metammf-mf", "metammf-gcn", "metammf-lightgcn", "static-lightgcn", "static-mf", "static-gcn"),
-    *("lightgcn", "mf", "graphsage", "popularity", "p3", "ease"),
+    *("lightgcn", "mf", "graphsage", "popularity", "itemknn", "p3", "rp3beta", "ease", "content-knn"),
 }
 
 

@@ -268,6 +268,8 @@ def test_validation_alone_decides_the_epoch_and_test_nothing(folder, tmp_path):
         "best",
         "loss",
         "peak_resident_mib",
+        "processor_seconds",
+        "evaluation_processor_seconds",
     } == line.keys()
     chosen = json.loads((run.path / "metrics.json").read_text())["chosen"]
     best = max(json.loads(text)["metrics"]["ndcg@5"] for text in (run.path / "log.jsonl").read_text().splitlines())

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from metammf.models import base, content_table, graphsage, id_model, lightgcn, metammf, mf
-from metammf.nn import backbone, content, fusion, graph, losses, meta, neighbours
-from metammf.testing.shapes import check_shapes
+from metammf import models, nn
+from metammf.testing.shapes import check_shapes, modules_of
 
 torch.set_num_threads(1)
-check_shapes(backbone, content, fusion, graph, losses, meta, neighbours)
-check_shapes(base, content_table, graphsage, id_model, lightgcn, metammf, mf)
+check_shapes(*modules_of(nn), *modules_of(models))

@@ -7,14 +7,28 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from metammf.experiments.config import load_recipe, recipe_names
+from metammf.models.bm3 import BM3Config
+from metammf.models.content_knn import ContentKNNConfig
+from metammf.models.diffmm import DiffMMConfig
 from metammf.models.ease import EASEConfig
+from metammf.models.freedom import FREEDOMConfig
+from metammf.models.gat import GATConfig
 from metammf.models.graphsage import GraphSAGEConfig
+from metammf.models.grcn import GRCNConfig
+from metammf.models.invrl import InvRLConfig
+from metammf.models.itemknn import ItemKNNConfig
+from metammf.models.lattice import LATTICEConfig
 from metammf.models.lightgcn import LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
-from metammf.models.p3 import P3Config
+from metammf.models.mgcn import MGCNConfig
+from metammf.models.mmgcn import MMGCNConfig
+from metammf.models.mmhcl import MMHCLConfig
+from metammf.models.ngcf import NGCFConfig
+from metammf.models.p3 import P3Config, RP3BetaConfig
 from metammf.models.popularity import PopularityConfig
 from metammf.models.registry import MODELS, model_config
+from metammf.models.ultragcn import UltraGCNConfig
 from metammf.models.vbpr import VBPRConfig
 from metammf.nn.backbone import BackboneKind
 from metammf.nn.fusion import FusionKind
@@ -28,19 +42,46 @@ if TYPE_CHECKING:
 SMALL = MetaMMFConfig(
     embedding_dim=16, hidden_dims=(12,), meta_dim=2, cp_rank=3, num_layers=1, hidden_dropout=0.0, final_dropout=0.0
 )
+# At these few steps, one head in one layer does not always find the neighbours that tell.
+HEADS = {"num_layers": 2, "num_heads": 4}
 COMBINATIONS = [
-    SMALL.model_copy(update={"fusion": fusion, "backbone": backbone, "combine": combine})
+    SMALL.model_copy(
+        update={"fusion": fusion, "backbone": backbone, "combine": combine} | (HEADS if backbone == "gat" else {})
+    )
     for fusion in get_args(FusionKind)
     for backbone in get_args(BackboneKind)
     for combine in ("concat", "sum")
 ]
 CONFIGS: list[ModelConfig] = [
+    BM3Config(embedding_dim=8),
+    ContentKNNConfig(num_neighbours=4),
+    ContentKNNConfig(feature_scaling="standardize"),
+    DiffMMConfig(embedding_dim=8, denoiser_dims=(6, 5), generated_edges=3),
+    DiffMMConfig(embedding_dim=8, denoiser_dims=(6,), contrast_anchor="modality"),
     EASEConfig(),
+    FREEDOMConfig(embedding_dim=8, num_neighbours=4, edge_pruning=0.3, modality_weight=0.1),
+    FREEDOMConfig(embedding_dim=8, num_neighbours=4, num_item_layers=2, feature_scaling="center", normalize=True),
+    GATConfig(embedding_dim=4, num_heads=2, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
     GraphSAGEConfig(embedding_dim=4, num_layers=1, hidden_dropout=0.0, final_dropout=0.0),
+    GRCNConfig(embedding_dim=8, content_dim=6),
+    GRCNConfig(embedding_dim=8, content_dim=6, pruning="hard", unit_vectors=False, content_hop=True),
+    InvRLConfig(embedding_dim=8, num_environments=2, warmup_epochs=0, reassign_every=2),
+    InvRLConfig(embedding_dim=8, num_environments=3, warmup_epochs=0, item_weight=0.5, feature_scaling="standardize"),
+    ItemKNNConfig(),
+    ItemKNNConfig(num_neighbours=3, shrink=0.0, normalize_users=False),
+    LATTICEConfig(embedding_dim=8, num_neighbours=4, feature_dim=4, initial_share=0.5),
+    LATTICEConfig(embedding_dim=8, num_neighbours=4, num_item_layers=2, backbone="mf", feature_components=3),
     LightGCNConfig(embedding_dim=8),
     MFConfig(embedding_dim=3),
+    MGCNConfig(embedding_dim=8, num_neighbours=4),
+    MMGCNConfig(embedding_dim=8, content_dim=6),
+    MMGCNConfig(embedding_dim=8, content_dim=6, num_layers=1, combination="concat"),
+    MMHCLConfig(embedding_dim=8),
+    NGCFConfig(embedding_dim=4, layer_dims=(4, 4), init_std=0.1),
     P3Config(),
-    P3Config(beta=0.5),
+    RP3BetaConfig(),
+    UltraGCNConfig(embedding_dim=4),
+    UltraGCNConfig(embedding_dim=4, item_weight=0.5, item_neighbours=3),
     VBPRConfig(embedding_dim=8),
     VBPRConfig(embedding_dim=8, feature_scaling="l2", feature_components=3),
     *COMBINATIONS,

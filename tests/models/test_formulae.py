@@ -18,6 +18,7 @@ from metammf.models.mf import MF, MFConfig
 from metammf.models.vbpr import VBPR, VBPRConfig
 from metammf.nn.meta import LowRankMetaLinear
 from metammf.testing.data import taste_groups
+from metammf.testing.naive import edges_of, light, standardized
 
 if TYPE_CHECKING:
     from metammf.nn.content import MissingContent
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 SPLIT = taste_groups(4, cold=1, lacking=True)
 INPUTS = Inputs(SPLIT.train, SPLIT.catalog.features)
 USERS, ITEMS = INPUTS.num_users, INPUTS.num_items
-EDGES = np.zeros((USERS + ITEMS, USERS + ITEMS), dtype=bool)
-EDGES[SPLIT.train.users, USERS + SPLIT.train.items] = True
-EDGES |= EDGES.T
+EDGES = edges_of(SPLIT.train)
 
 
 def made(kind: type, config: Any, seed: int = 0) -> Any:
@@ -58,32 +57,12 @@ def sage(model: Any, x: Tensor) -> Tensor:
     return x
 
 
-def light(x: Tensor, num_layers: int) -> Tensor:
-    """The mean over hops; a node without edges has made none."""
-    degrees = EDGES.sum(1)
-    hops = [x]
-    for _ in range(num_layers):
-        after = torch.zeros_like(x)
-        for node, other in zip(*np.nonzero(EDGES), strict=True):
-            after[node] += hops[-1][other] / float(degrees[node] * degrees[other]) ** 0.5
-        hops.append(after)
-    return torch.where(torch.from_numpy(degrees > 0).unsqueeze(1), torch.stack(hops).mean(0), x)
-
-
-def standardized(name: str) -> np.ndarray:
-    """Zero mean and unit variance over the items that have train interactions and the modality."""
-    features = SPLIT.catalog.features
-    values = features.matrices[name].astype(float)
-    known = features.present[name] & (SPLIT.train.item_counts > 0)
-    return (values - values[known].mean(0)) / values[known].std(0)
-
-
 def features_of(concat: MissingContent, item: int) -> Tensor:
     """All modalities of an item side by side; a learned vector stands for one that it lacks."""
     features = SPLIT.catalog.features
     return torch.cat(
         [
-            torch.from_numpy(standardized(name)[item]).float()
+            torch.from_numpy(standardized(SPLIT, name)[item]).float()
             if features.present[name][item]
             else concat.vectors[f"of_{name}"]
             for name in features.modalities
@@ -127,14 +106,16 @@ def test_metammf(backbone: str, fusion: str, combine: str) -> None:
         torch.nn.init.normal_(parameter)  # zero at the start
     with torch.no_grad():
         x = metammf_inputs(model, combine)
-        expected = {"mf": lambda: x, "graphsage": lambda: sage(model, x), "lightgcn": lambda: light(x, 2)}[backbone]()
+        expected = {"mf": lambda: x, "graphsage": lambda: sage(model, x), "lightgcn": lambda: light(EDGES, x, 2)}[
+            backbone
+        ]()
     torch.testing.assert_close(all_vectors(model), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_lightgcn() -> None:
     model = made(LightGCN, LightGCNConfig(embedding_dim=4, num_layers=3))
     x = torch.cat([model.user_table.weight, model.item_table.weight]).detach()
-    torch.testing.assert_close(all_vectors(model), light(x, 3))
+    torch.testing.assert_close(all_vectors(model), light(EDGES, x, 3))
 
 
 def test_graphsage() -> None:

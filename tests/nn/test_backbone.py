@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from metammf.nn.backbone import Backbone, GraphSAGEBackbone, LightGCNBackbone
+from metammf.nn.backbone import Backbone, GATBackbone, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.graph import BipartiteGraph
 
 USERS, ITEMS, DIM = 6, 5, 4
@@ -80,10 +80,58 @@ def test_graphsage_equals_a_loop_over_nodes(num_layers: int) -> None:
     torch.testing.assert_close(torch.cat(backbone(users, items)), x)
 
 
+def attended(x: Tensor, edges: np.ndarray, weight: Tensor, receiving: Tensor, sending: Tensor) -> Tensor:
+    """One head: the softmax over a node and its neighbours of LeakyReLU(a . [W x_i || W x_j]), and their sum by it."""
+    rows = []
+    for node in range(len(x)):
+        around = [node, *np.flatnonzero(edges[node])]
+        attention = torch.cat([receiving, sending])
+        logits = [attention @ torch.cat([weight @ x[node], weight @ x[other]]) for other in around]
+        alpha = torch.stack([torch.where(logit > 0, logit, 0.2 * logit) for logit in logits]).softmax(0)
+        rows.append(sum(share * (weight @ x[other]) for share, other in zip(alpha, around, strict=True)))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_gat_equals_a_loop_over_nodes(num_layers: int, heads: int) -> None:
+    backbone = GATBackbone(graph(), num_layers, DIM, heads).eval()
+    users, items = nodes()
+    x, width = torch.cat([users, items]), DIM // heads
+    for depth in range(num_layers):
+        parts = [
+            attended(
+                x,
+                adjacency(),
+                backbone.map[depth].weight[head * width : (head + 1) * width],
+                backbone.receiving[depth][head],
+                backbone.sending[depth][head],
+            )
+            for head in range(heads)
+        ]
+        x = torch.cat(parts, dim=1)
+        if depth < num_layers - 1:
+            x = torch.where(x > 0, x, x.exp() - 1)
+    torch.testing.assert_close(torch.cat(backbone(users, items)), x)
+
+
+def test_gat_over_fewer_edges_is_that_of_the_smaller_graph() -> None:
+    users, items = nodes()
+    whole, edges = graph(), np.argwhere(dense())[::3]
+    smaller = dense()
+    smaller[tuple(edges.T)] = 0
+    backbone = GATBackbone(whole, 2, DIM, 2).eval()
+    left = whole.without(tuple(torch.from_numpy(edges.T.copy())))
+    found = backbone(users, items, left)
+    backbone.graph = BipartiteGraph(sparse.csr_array(smaller))
+    torch.testing.assert_close(found, backbone(users, items))
+
+
 BACKBONES = {
     "mf": Backbone,
     "lightgcn": lambda: LightGCNBackbone(graph(), 2),
     "graphsage": lambda: GraphSAGEBackbone(graph(), 2, DIM),
+    "gat": lambda: GATBackbone(graph(), 2, DIM, num_heads=2),
 }
 
 
@@ -96,7 +144,7 @@ def test_isolated_is_the_path_of_a_node_without_edges(kind: str) -> None:
     torch.testing.assert_close(backbone.isolated(items[-1:]), found_items[-1:])
 
 
-@pytest.mark.parametrize("kind", ["lightgcn", "graphsage"])
+@pytest.mark.parametrize("kind", ["lightgcn", "graphsage", "gat"])
 def test_gradients_flow_along_edges_and_no_further(kind: str) -> None:
     users, items = (value.requires_grad_() for value in nodes())
     backbone = BACKBONES[kind]().eval()
@@ -128,4 +176,5 @@ def test_what_propagates_says_so() -> None:
         "mf": False,
         "lightgcn": True,
         "graphsage": True,
+        "gat": True,
     }

@@ -110,3 +110,17 @@ def test_symmetric_weights_follow_a_change_of_precision() -> None:
     found = graph.symmetric_neighbours(users, items)
     torch.testing.assert_close(found[0], weighted @ items, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found[1], weighted.T @ users, rtol=1e-12, atol=1e-12)
+
+
+def test_pruned_keeps_so_many_edges_each_the_likelier_the_rarer_its_nodes() -> None:
+    """One edge of each draw: kept in proportion to 1 / sqrt(degree * degree)."""
+    matrix = sparse.csr_array(np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=np.float32))
+    graph, generator = BipartiteGraph(matrix), torch.Generator().manual_seed(0)
+    kept = sum(graph.pruned(1, generator).sum_to_users(torch.eye(3)) for _ in range(4000)) / 4000
+    rates = matrix.toarray() / np.sqrt(np.outer([3, 1, 2], [3, 2, 1]))
+    assert kept.numpy() == pytest.approx(rates / rates.sum(), abs=0.03)
+    four = graph.pruned(4, generator)
+    edges = four.sum_to_users(torch.eye(3))
+    assert edges.sum() == 4
+    assert four.user_degrees.flatten().tolist() == edges.sum(1).tolist()
+    assert four.item_degrees.flatten().tolist() == edges.sum(0).tolist()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from metammf.nn import losses
-from metammf.nn.losses import bce_loss, bpr_loss, masked_logsumexp, sampled_softmax_loss
+from metammf.nn.losses import bce_loss, bpr_loss, contrastive_loss, masked_logsumexp, sampled_softmax_loss
 
 SCORES = st.floats(-8, 8)
 BATCH = st.integers(1, 4).flatmap(
@@ -121,3 +121,19 @@ def test_vectors_of_half_precision_are_scored_in_full() -> None:
         found = masked_logsumexp(rows, columns, torch.zeros(4), masked)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, (rows.float() @ columns.float().T).logsumexp(1))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_contrast_against_a_loop(masked: bool) -> None:
+    torch.manual_seed(0)
+    anchors, candidates = torch.randn(5, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
+    positives = torch.tensor([2, 2, 0, 6, 1])
+    left_out = torch.tensor([[0, 0, 3], [1, 4, 0]]) if masked else None
+    pairs = set() if left_out is None else set(zip(*left_out.tolist(), strict=True))
+    expected = []
+    for row, positive in enumerate(positives.tolist()):
+        cosines = [float(anchors[row] @ other / anchors[row].norm() / other.norm()) / 0.3 for other in candidates]
+        kept = [math.exp(cosine) for place, cosine in enumerate(cosines) if (row, place) not in pairs]
+        expected.append(math.log(sum(kept)) - cosines[positive])
+    found = contrastive_loss(anchors, candidates, positives, 0.3, masked=left_out)
+    assert found.item() == pytest.approx(sum(expected) / 5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
 from metammf.ranking.topk import rank
 from metammf.testing.data import scrambled, taste_groups
+from metammf.training.checkpoint import EpochRecord
 from metammf.training.config import TrainingConfig
 from metammf.training.fit import build_model, fit, pick_device
 from metammf.training.loop import Trainer
@@ -29,7 +30,7 @@ from metammf.training.objectives import make_objective
 
 if TYPE_CHECKING:
     from metammf.recommender import Recommender
-    from metammf.training.checkpoint import EpochRecord, Progress
+    from metammf.training.checkpoint import Progress
 
 SPLIT = taste_groups(6, cold=1, lacking=True)
 MF = MFConfig(embedding_dim=8)
@@ -53,7 +54,8 @@ def same(first: Recommender, second: Recommender) -> bool:
 
 def told(recommender: Recommender) -> list[EpochRecord]:
     """The history less its times."""
-    return [replace(record, seconds=0, evaluation_seconds=0, peak_resident_mib=None) for record in recommender.history]
+    times = {field.name: None for field in fields(EpochRecord) if "seconds" in field.name}
+    return [replace(record, peak_resident_mib=None, **times) for record in recommender.history]
 
 
 class Notes:
@@ -477,3 +479,30 @@ def test_a_user_who_has_watched_everything_does_not_stop_the_others(objective: s
     assert all(np.isfinite(record.loss) for record in recommender.history)
     with pytest.raises(TrainingError, match="every user has watched every item"):
         fit(MF, sated(all_of_them=True), training=config)
+
+
+def test_a_model_that_takes_no_negatives_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is then so many positives; whoever has watched everything takes part."""
+    config, sizes = training(objective="bpr", batch_size=40, epochs=1), []
+    model = build_model(MF, SPLIT.development, seed=0, device=pick_device("cpu"))
+    monkeypatch.setattr(type(model), "draws_negatives", False)
+
+    def objective(model: Any, batch: Any) -> dict[str, Tensor]:
+        assert batch.negatives.shape == (len(batch.users), 0)
+        users, positives, _ = batch.vectors(model)
+        sizes.append(len(users))
+        return {"attraction": -(users * positives).sum(1).mean()}
+
+    Trainer(model, objective, SPLIT.development, config, seed=0).run()
+    full, rest = divmod(len(SPLIT.train), 40)
+    assert sizes == [40] * full + [rest] * bool(rest)
+
+
+@pytest.mark.parametrize("settings", [{"batches_per_step": 2}, {"max_steps_per_epoch": 1}])
+def test_an_objective_that_shares_no_vectors_takes_one_batch_a_step(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, int]
+) -> None:
+    monkeypatch.setattr("metammf.models.mf.MF.shares_vectors", False)
+    with pytest.raises(ConfigError, match=r"the objective of MF takes one batch a step, got [2-9]: .*batches_per_step"):
+        fit(MF, SPLIT.development, training=training(batch_size=50, **settings))
+    assert fit(MF, SPLIT.development, training=training(max_steps_per_epoch=100)).history

@@ -26,11 +26,16 @@ app.command("metammf.cli.demo:demo", name="demo", help="Train and compare on the
 app.command("metammf.cli.data:app", name="data", help="Import, describe, generate and export data sets.")
 app.command("metammf.cli.train:train", name="train", help="Train a model into a run folder.")
 app.command("metammf.cli.evaluate:evaluate", name="evaluate", help="Measure a run on its test or validation part.")
+app.command("metammf.cli.compare:compare", name="compare", help="Compare models: same split, protocol and budget.")
 app.command("metammf.cli.recommend:recommend", name="recommend", help="Recommend items to users.")
 app.command("metammf.cli.similar:similar", name="similar", help="Show the items nearest to an item.")
 app.command("metammf.cli.embed:embed", name="embed", help="Turn items' content into vectors.")
 app.command("metammf.cli.explain:explain", name="explain", help="Show how much each modality counts.")
 app.command("metammf.cli.runs:runs", name="runs", help="List runs.")
+app.command(
+    "metammf.cli.study:study", name="study", help="Run one of the paper's studies; write table, figure and page."
+)
+app.command("metammf.cli.report:report", name="report", help="Make the report of a folder again.")
 app.command("metammf.cli.recipes:recipes", name="recipes", help="List the recipes that ship with the package.")
 
 

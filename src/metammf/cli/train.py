@@ -22,7 +22,7 @@ def train(
     seed: int | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     refit: Annotated[bool, Parameter(negative="")] = False,
-    placebo: Literal["noise", "shuffle"] | None = None,
+    placebo: Literal["noise", "shuffle", "drop"] | None = None,
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
     threads: int | None = None,
@@ -51,7 +51,7 @@ def train(
     refit
         In the end train again on train and validation together, at the settings and epoch chosen, for deployment.
     placebo
-        Replace the features by noise of the same shape, or shuffle them across items.
+        Replace the features by noise of the same shape, shuffle them across items, or let every item lack them all.
     device
         auto, cpu, cuda, cuda:1, ...
     precision

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Placebo = Literal["noise", "shuffle"]
+Placebo = Literal["noise", "shuffle", "drop"]
+PLACEBOS: tuple[str, ...] = get_args(Placebo)
 
 _CHUNK_ROWS = 65_536
 
@@ -115,16 +116,19 @@ class ItemFeatures:
         )
 
     def placebo(self, kind: Placebo, seed: int) -> ItemFeatures:
-        """Return features of the same shape that tell nothing about the items; masks stay in place.
+        """Return features of the same shape that tell nothing about the items; masks stay in place but for "drop".
 
-        "noise" draws standard normal values. "shuffle" gives each item all the features of one other item that has the same
-        modalities, so that the marginals stay as they are; an item that is alone in what it has keeps its own.
+        "drop" lets every item lack every modality. "noise" draws standard normal values. "shuffle" gives each item all the
+        features of one other item that has the same modalities, so that the marginals stay as they are; an item that is alone
+        in what it has keeps its own.
 
         Raises:
-            DataError: the kind is neither.
+            DataError: the kind is none of them.
         """
-        if kind not in ("noise", "shuffle"):
-            raise DataError(f"placebo {kind!r}: expected 'noise' or 'shuffle'")
+        if kind not in PLACEBOS:
+            raise DataError(f"placebo {kind!r}: expected one of {', '.join(PLACEBOS)}")
+        if kind == "drop":
+            return absent_features(self.widths, self.num_items)
         rng = np.random.default_rng(seed)
         rng.permutation(
             self.num_items

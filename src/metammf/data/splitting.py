@@ -5,7 +5,7 @@ A `Split` is all of it; its `development` is the pair that training may see, and
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from metammf.data.dataset import Catalog, Dataset
+    from metammf.data.features import ItemFeatures
     from metammf.data.interactions import Interactions
 
 SplitMethod = Literal["published", "random", "leave-one-out", "user-time", "global-time", "cold-item"]
@@ -48,6 +49,10 @@ class Development:
     def cold_items(self) -> NDArray[np.bool_]:
         """Mask of the items without a train interaction, shape (num_items,)."""
         return self.train.item_counts == 0
+
+    def with_features(self, features: ItemFeatures) -> Development:
+        """Return the same with other features of the same items."""
+        return Development(self.train, self.validation, replace(self.catalog, features=features))
 
     def refit(self) -> Development:
         """Train and validation joined into train, for a deployment at settings chosen before; nothing to validate on."""

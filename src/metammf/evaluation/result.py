@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+TABLES: Mapping[str, str] = {
+    "all": "",
+    "warm": "warm/",
+    "cold_among_all": "cold_among_all/",
+    "cold_among_cold": "cold_among_cold/",
+}
+"""Table -> prefix of its columns in `Evaluation.per_user`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -53,6 +61,12 @@ class Evaluation:
     run: Mapping[str, Any] = field(default_factory=dict)
     sample: int | None = None
     per_user: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+
+    @property
+    def tables(self) -> dict[str, dict[str, float]]:
+        """The metrics of each of `TABLES`; empty where the part has no such interaction."""
+        found = (self.metrics, self.warm["among_all"], self.cold["among_all"], self.cold["among_cold"])
+        return {name: dict(metrics) for name, metrics in zip(TABLES, found, strict=True)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but `per_user` as plain values that JSON can hold."""

@@ -62,7 +62,7 @@ class RunConfig(Config):
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the weights, of what training draws, and of a placebo."""
     placebo: Placebo | None = None
-    """Replace the features by noise of the same shape, or shuffle them across items: what does content add?"""
+    """Replace the features by noise of the same shape, shuffle them across items, or drop them: what does content add?"""
     refit: bool = False
     """After the settings and the epoch are chosen, train again on train and validation together, for deployment."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metammf.data.dataset import PARTS
+from metammf.evaluation.result import TABLES
 from metammf.evaluation.significance import compare, holm, over_seeds
 from metammf.experiments.demo_plan import BACKBONES, FUSIONS, NETWORK, TRAINING
 from metammf.experiments.environment import environment
@@ -28,13 +29,6 @@ if TYPE_CHECKING:
 FORMAT = "metammf-demo-1"
 METRICS = ("ndcg@20", "recall@20", "ndcg@10", "recall@10")
 TESTED = "ndcg@20"
-TABLES = {
-    "all": "",
-    "warm": "warm/",
-    "cold_among_all": "cold_among_all/",
-    "cold_among_cold": "cold_among_cold/",
-}
-"""Table -> prefix of its columns in `Evaluation.per_user`."""
 MAPPED_ITEMS = 1_000
 
 
@@ -119,21 +113,11 @@ def _model(entry: Entry, runs: Sequence[Outcome], world: World) -> dict[str, Any
 
 def _summary(evaluations: Sequence[Evaluation], table: str) -> dict[str, dict[str, float]]:
     """Mean and standard deviation over seeds of each metric of a table; empty where the table is."""
-    narrowed = [replace(one, metrics=_metrics(one, table)) for one in evaluations]
+    narrowed = [replace(one, metrics=one.tables[table]) for one in evaluations]
     if not narrowed[0].metrics:
         return {}
     found = over_seeds(narrowed)
     return {name: {"mean": mean, "std": std} for name, (mean, std) in found.items() if name in METRICS}
-
-
-def _metrics(evaluation: Evaluation, table: str) -> dict[str, float]:
-    tables = {
-        "all": evaluation.metrics,
-        "warm": evaluation.warm["among_all"],
-        "cold_among_all": evaluation.cold["among_all"],
-        "cold_among_cold": evaluation.cold["among_cold"],
-    }
-    return dict(tables[table])
 
 
 def _recovery(runs: Sequence[Outcome], world: World) -> dict[str, Any] | None:
@@ -165,7 +149,7 @@ def _comparisons(entries: Sequence[Entry], by_key: dict[str, list[Outcome]]) -> 
         seeds = {run.seed for run in by_key[key]} & {run.seed for run in by_key[other]}
         a, b = ([run.evaluation for run in by_key[name] if run.seed in seeds] for name in (key, other))
         for table, prefix in TABLES.items():
-            if _metrics(a[0], table):
+            if a[0].tables[table]:
                 rows.append(
                     ({"model": key, "other": other, "against": against, "table": table}, compare(a, b, prefix + TESTED))
                 )

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("metammf", "torch", "numpy", "scipy", "polars", "pydantic", "safetensors")
+_PACKAGES = ("metammf", "torch", "numpy", "scipy", "polars", "pydantic", "safetensors", "optuna")
 
 
 def environment(device: str, precision: str, processes: int = 1) -> dict[str, Any]:

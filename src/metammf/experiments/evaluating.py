@@ -6,8 +6,12 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from metammf.errors import ConfigError, DataError
 from metammf.evaluation.evaluate import evaluate
+from metammf.evaluation.result import Evaluation
+from metammf.files import read_json
 from metammf.ranking.topk import rank
 
 if TYPE_CHECKING:
@@ -15,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from metammf.evaluation.evaluate import Part, Ranker, Seen
-    from metammf.evaluation.result import Evaluation
     from metammf.experiments.run import Run
 
 EVALUATIONS = "evaluation"
@@ -65,7 +68,30 @@ def evaluate_run(
     result = replace(result, run=about)
     who = "-all-users" if all_users else f"-{sample}-users" if sample else ""
     try:
-        result.write_json(run.path / EVALUATIONS / f"{result.part}-{result.seen}{who}.json")
+        result.write_json(_kept(run, result.part, f"{result.seen}{who}"))
     except DataError as error:  # somebody else's run, or one on a disk that is read alone
         log.warning("the evaluation is not kept beside the run: %s", error)
     return result
+
+
+def evaluated_once(run: Run, part: Part, seen: Seen, ks: Sequence[int] = (10, 20)) -> Evaluation:
+    """Return what an earlier call found, users included, where that is kept beside the run; otherwise evaluate, and keep it.
+
+    So a study or comparison that goes on after an interruption does not read the test part twice.
+
+    Raises:
+        ConfigError, DataError, RunError: as `evaluate_run`.
+    """
+    kept = _kept(run, part, seen)
+    users = kept.with_suffix(".parquet")
+    if kept.is_file() and users.is_file():
+        found = Evaluation.from_dict(read_json(kept), pl.read_parquet(users))
+        if found.ks == tuple(sorted(set(ks))):
+            return found
+    result = evaluate_run(run, part=part, seen=seen, ks=ks)
+    result.write_parquet(users)
+    return result
+
+
+def _kept(run: Run, part: str, how: str) -> Path:
+    return run.path / EVALUATIONS / f"{part}-{how}.json"

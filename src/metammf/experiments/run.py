@@ -20,7 +20,7 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from metammf.data.folder import load_dataset
-from metammf.data.splitting import Development
 from metammf.errors import ConfigError, DataError, MissingExtraError, RunError, TrainingError, WriteError
 from metammf.experiments.config import Merged, RunConfig, from_mapping
 from metammf.experiments.environment import environment
@@ -36,7 +35,7 @@ from metammf.experiments.listeners import JsonlLog, TensorBoardLog
 from metammf.files import is_leftover, read_json, remove_leftovers, write_json
 from metammf.recommender import Recommender
 from metammf.recommender_files import FOLDER, MARKER, check_files
-from metammf.training.checkpoint import has_checkpoint, remove_previous
+from metammf.training.checkpoint import EpochRecord, has_checkpoint, remove_previous
 from metammf.training.fit import fit, pick_device
 from metammf.training.loop import CheckpointFile, peak_resident_mib
 from metammf.training.parallel import Parallel
@@ -45,13 +44,14 @@ from metammf.training.sharded_checkpoint import has_shards, header_path
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from metammf.data.dataset import Catalog, Dataset
-    from metammf.data.splitting import Split
-    from metammf.training.checkpoint import EpochRecord
+    from metammf.data.dataset import Dataset
+    from metammf.data.splitting import Development, Split
     from metammf.training.config import TrainingConfig
     from metammf.training.loop import Listener, Precision
 
 RUN_FILE = "run.json"
+LOG = "log.jsonl"
+METRICS = "metrics.json"
 CHECKPOINT = "checkpoint.safetensors"
 REFIT_CHECKPOINT = "refit.safetensors"
 LOCK = ".lock"
@@ -68,6 +68,7 @@ class RunOptions:
         device: "auto", "cpu", "cuda", ...
         precision: "float32" or "bfloat16".
         resume: Go on from a checkpoint where there is one.
+        checkpoint_seconds: Least time between two checkpoints, where epochs are short; 0 writes one an epoch.
         tensorboard: Write TensorBoard events too.
         listeners: Who else is told.
         parallel: This process among those that train together: all of them call `train_run` alike, and read the same
@@ -78,6 +79,7 @@ class RunOptions:
     device: str = "auto"
     precision: Precision = "float32"
     resume: bool = False
+    checkpoint_seconds: float = 0.0
     tensorboard: bool = False
     listeners: tuple[Listener, ...] = ()
     parallel: Parallel = field(default_factory=Parallel)
@@ -125,6 +127,18 @@ class Run:
     def finished(self) -> bool:
         """Whether there is a recommender."""
         return self.record["state"] == "finished" and (self.path / FOLDER / MARKER).is_file()
+
+    def epochs(self) -> list[EpochRecord]:
+        """Return what each epoch did, as the log has it; nothing for a model that is solved."""
+        log_file = self.path / LOG
+        lines = log_file.read_text(encoding="utf-8").splitlines() if log_file.is_file() else []
+        known = {entry.name for entry in fields(EpochRecord)}
+        return [EpochRecord(**{key: one for key, one in json.loads(line).items() if key in known}) for line in lines]
+
+    def chosen(self) -> EpochRecord | None:
+        """Return the epoch whose weights a finished run has taken; None for a model that is solved."""
+        chosen = read_json(self.path / METRICS)["chosen"]
+        return None if chosen is None else EpochRecord(**chosen)
 
     def recommender(self) -> Recommender:
         """Return the finished recommender.
@@ -187,7 +201,7 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
         options.parallel.tell(_NOTHING_TO_DO)
         return existing
     made = not out.exists()
-    with _locked(out):
+    with locked(out):
         # Looked at again: until the lock was ours, another process may have trained it.
         existing = _existing(out, record, options.resume)
         if existing is not None and _whole(existing):
@@ -309,7 +323,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
     """Hold the folder; the lock is the operating system's, so it dies with the process however that ends."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -325,12 +339,10 @@ def _locked(out: Path) -> Iterator[None]:
 def _with_placebo(development: Development, config: RunConfig) -> Development:
     if config.placebo is None:
         return development
-    catalog: Catalog = development.catalog
-    if not catalog.features.modalities:
+    features = development.catalog.features
+    if not features.modalities:
         raise ConfigError("a placebo replaces features, and this data set has none")
-    features = catalog.features.placebo(config.placebo, config.seed)
-    replaced = type(catalog)(catalog.user_ids, catalog.item_ids, features, catalog.items)
-    return Development(development.train, development.validation, replaced)
+    return development.with_features(features.placebo(config.placebo, config.seed))
 
 
 def _assist(run: Run, development: Development, options: RunOptions, device: str) -> Run:
@@ -345,7 +357,7 @@ def _assist(run: Run, development: Development, options: RunOptions, device: str
 def _train(run: Run, development: Development, options: RunOptions, device: str) -> Run:
     begun = time.perf_counter()
     record = dict(run.record)
-    own: tuple[Listener, ...] = (JsonlLog(run.path / "log.jsonl"),)
+    own: tuple[Listener, ...] = (JsonlLog(run.path / LOG),)
     if options.tensorboard:
         own += (TensorBoardLog(run.path / "tensorboard"),)
     learned = _learn(run, development, options, device, own)
@@ -355,7 +367,7 @@ def _train(run: Run, development: Development, options: RunOptions, device: str)
     learned.recommender.save(
         run.path / FOLDER, data_path=record["data"]["path"], feature_hashes=features, placebo=placebo
     )
-    write_json(run.path / "metrics.json", {"chosen": asdict(chosen) if chosen else None, "refit": run.config.refit})
+    write_json(run.path / METRICS, {"chosen": asdict(chosen) if chosen else None, "refit": run.config.refit})
     record |= {
         "state": "finished",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -424,7 +436,7 @@ def _fit(
         device=device,
         precision=options.precision,
         listeners=options.listeners,
-        checkpoint=CheckpointFile(run.path / checkpoint, run.record["fingerprint"]),
+        checkpoint=CheckpointFile(run.path / checkpoint, run.record["fingerprint"], options.checkpoint_seconds),
         parallel=options.parallel,
         shard=options.shard_tables,
     )

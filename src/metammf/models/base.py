@@ -36,7 +36,7 @@ class Batch:
     Args:
         users: (B,).
         positives: (B,).
-        negatives: (B, K) of each positive's own, or (M,) distinct ones that the step shares.
+        negatives: (B, K) of each positive's own, K = 0 where the model wants none; or (M,) distinct ones that the step shares.
         masked: (2, n): shared negatives that are train positives of a user, by the places of the user among the distinct users
             in ascending order, and of the item among the negatives; ascending by user.
         negative_correction: (M,): added to the scores of shared negatives for how they were sampled.
@@ -82,6 +82,23 @@ class Batch:
             functional.embedding(positives, item_vectors),
             functional.embedding(negatives.view(self.negatives.shape), item_vectors),
         )
+
+    def penalty(self, model: VectorSource, l2_reg: float) -> dict[str, Tensor]:
+        """Return the penalty on the free vectors of the batch as a term "l2", or nothing where its weight is zero."""
+        if not l2_reg:
+            return {}
+        if self.negatives.ndim == 1 and self.part is not None:  # all processes have them
+            nobody = self.users[:0]
+            total = _squares(model, self.users, self.positives)
+            total = total + self.part * _squares(model, nobody, self.negatives)
+        else:
+            total = _squares(model, self.users, torch.cat([self.positives, self.negatives.flatten()]))
+        return {"l2": l2_reg * 0.5 * total / len(self.users)}
+
+
+def _squares(model: VectorSource, users: Tensor, items: Tensor) -> Tensor:
+    rows = model.embeddings(users, items)
+    return sum((row.square().sum() for row in rows), torch.zeros((), device=items.device))
 
 
 class VectorSource(Protocol):
@@ -147,9 +164,14 @@ class Model(nn.Module, ABC):
         config_type: The model's config.
         num_users: U.
         num_items: N.
+        draws_negatives: Whether batches hold negatives; an objective of the model's own may need none.
+        shares_vectors: Whether the batches of a step may share the vectors of one call; an objective of the model's own may
+            need more of the model than those.
     """
 
     config_type: ClassVar[type[ModelConfig]]
+    draws_negatives: ClassVar[bool] = True
+    shares_vectors: ClassVar[bool] = True
     num_users: int
     num_items: int
 
@@ -176,6 +198,10 @@ class Model(nn.Module, ABC):
     def objective(self, training: Any) -> Objective | None:
         """Return the objective of a paper that has one of its own; None takes the one that the training config names."""
         return None
+
+    def extended(self, standard: Objective) -> Objective:
+        """Return the objective that the training config names with the terms that the paper adds to it; as it is by default."""
+        return standard
 
     def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
         """Return the free vectors that a penalty on the batch (`l2_reg`) is laid upon; none by default."""
@@ -229,6 +255,23 @@ class ContentModel(Protocol):
 
 
 @runtime_checkable
+class ContentSolver(Protocol):
+    """A solved model that scores an item that it has never seen."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that it looks at."""
+        ...
+
+    def with_items(self, state: Mapping[str, Tensor], content: Content) -> Mapping[str, Tensor]:
+        """Return what was solved with further items after those that it knows, by their content alone.
+
+        Nothing that was there changes, and neither does the order in which items are added.
+        """
+        ...
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """All that evaluation and serving see of a finished model."""
 
@@ -247,14 +290,15 @@ class SolvedModel(ABC):
 
     Args:
         config: Its settings.
-        train: The train interactions.
+        inputs: What it may ask for; the features are not there where it is only to make a scorer of what was solved before.
     """
 
     config_type: ClassVar[type[ModelConfig]]
 
-    def __init__(self, config: Any, train: Interactions) -> None:
+    def __init__(self, config: Any, inputs: Inputs) -> None:
         self.config = config
-        self.train = train
+        self.inputs = inputs
+        self.train = inputs.train
 
     @property
     def num_items(self) -> int:
@@ -263,7 +307,7 @@ class SolvedModel(ABC):
 
     @abstractmethod
     def solve(self) -> Mapping[str, Tensor]:
-        """Compute what `scores` needs beyond the train interactions themselves."""
+        """Compute what `scores` needs beyond the train interactions themselves, that of new items included."""
 
     @abstractmethod
     def scorer(self, state: Mapping[str, Tensor]) -> Scorer:

@@ -27,9 +27,18 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class Search:
-    """The range in which a hyperparameter is worth searching; stands in the field's annotation."""
+    """The range in which a hyperparameter is worth searching; stands in the field's annotation.
 
-    low: float
-    high: float
+    Args:
+        low: Lower end.
+        high: Upper end.
+        log: Whether the scale is logarithmic.
+        choices: What there is to choose among, in the place of a range.
+        when: Another setting of the same config and the values of it under which this one does anything; None: always.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
     log: bool = False
     choices: tuple[object, ...] = ()
+    when: tuple[str, tuple[object, ...]] | None = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from metammf.models.config import ModelConfig, Search
 from metammf.models.nodes import ItemIds, NodeModel, fitted_scaler
-from metammf.nn.backbone import Backbone, BackboneKind, GraphSAGEBackbone, LightGCNBackbone
+from metammf.nn.backbone import Backbone, BackboneKind, GATBackbone, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.content import Content, FeatureScaling
 from metammf.nn.fusion import DynamicOptions, FusionKind, make_fusion
 from metammf.nn.neighbours import ContentNeighbours
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from metammf.models.base import Inputs
 
 
+_DYNAMIC = ("fusion", ("cp", "dense"))
+
+
 class MetaMMFConfig(ModelConfig):
     """Settings of MetaMMF and of its static twins; the defaults are the paper's."""
 
     name: Literal["metammf"] = "metammf"
     backbone: BackboneKind = "graphsage"
-    """The predictor: "mf", "graphsage" or "lightgcn"."""
+    """The predictor: "mf", "graphsage", "lightgcn" or "gat"."""
     fusion: FusionKind = "cp"
     """Dynamic "cp" or "dense"; static "concat" (the same network less its dynamic part), "sum", "gated", "attention"."""
     combine: Literal["concat", "sum"] = "concat"
@@ -39,13 +42,13 @@ class MetaMMFConfig(ModelConfig):
     """Width D of users' and items' vectors; even for "concat"."""
     hidden_dims: tuple[Annotated[int, Field(ge=1)], ...] = (1024, 512, 256)
     """Widths of the fusion network between the features and its output; any depth."""
-    meta_dim: Annotated[int, Field(ge=1), Search(1, 16)] = 5
+    meta_dim: Annotated[int, Field(ge=1), Search(1, 16, when=_DYNAMIC)] = 5
     """Meta channels S."""
-    cp_rank: Annotated[int, Field(ge=1), Search(1, 64, log=True)] = 16
+    cp_rank: Annotated[int, Field(ge=1), Search(1, 64, log=True, when=("fusion", ("cp",)))] = 16
     """CP rank R."""
     dynamic_layers: Literal["all", "last"] = "all"
     """Which layers of the fusion are an item's own; the paper's are all."""
-    dynamic_scale: Annotated[float, Field(gt=0), Search(0.03, 1, log=True)] = 1.0
+    dynamic_scale: Annotated[float, Field(gt=0), Search(0.03, 1, log=True, when=_DYNAMIC)] = 1.0
     """Size of the dynamic weights at the start, relative to the shared ones."""
     bounded_meta: bool = False
     """Whether a tanh bounds the meta information; the paper has none."""
@@ -69,30 +72,40 @@ class MetaMMFConfig(ModelConfig):
     """Standard deviation of the free vectors at the start; Glorot's by default."""
     content_neighbours: bool = False
     """Items without edges borrow from those that are like them by content; for backbones that propagate."""
-    neighbour_temperature: Annotated[float, Field(gt=0), Search(0.03, 0.3, log=True)] = 0.1
+    neighbour_temperature: Annotated[
+        float, Field(gt=0), Search(0.03, 0.3, log=True, when=("content_neighbours", (True,)))
+    ] = 0.1
     """Temperature of that borrowing."""
     cold_offset: bool = False
     """Learn one number that is added to the scores of items without edges, so that they can compete with the others."""
     normalize: bool = False
     """Score by cosine rather than by dot product."""
-    num_layers: Annotated[int, Field(ge=0), Search(1, 4)] = 2
+    num_layers: Annotated[int, Field(ge=0), Search(1, 4, when=("backbone", ("graphsage", "lightgcn")))] = 2
     """Layers or hops of the backbone."""
     hidden_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """GraphSAGE: after each layer but the last."""
+    """GraphSAGE and GAT: after each layer but the last."""
     final_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """GraphSAGE: on the final vectors."""
+    """GraphSAGE and GAT: on the final vectors."""
+    num_heads: Annotated[int, Field(ge=1)] = 1
+    """GAT: attention heads, which divide the width D among them."""
+    attention_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.6)] = 0.0
+    """GAT: on the weights of neighbours."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.combine == "concat" and self.embedding_dim % 2:
             raise ValueError(f'embedding_dim must be even for combine="concat", got {self.embedding_dim}')
         if self.content_neighbours and self.backbone == "mf":
-            raise ValueError("content_neighbours needs a backbone that propagates: graphsage or lightgcn")
+            raise ValueError("content_neighbours needs a backbone that propagates: graphsage, lightgcn or gat")
         for name in ("content_neighbours", "cold_offset"):
             if getattr(self, name) and not self.simulated_cold:
                 raise ValueError(f"{name} is learned from simulated cold items: set simulated_cold above 0")
         if self.backbone == "mf" and (self.hide_targets or self.edge_dropout):
-            raise ValueError("hide_targets and edge_dropout need a backbone that propagates: graphsage or lightgcn")
+            raise ValueError(
+                "hide_targets and edge_dropout need a backbone that propagates: graphsage, lightgcn or gat"
+            )
+        if self.backbone == "gat" and self.embedding_dim % self.num_heads:
+            raise ValueError(f"num_heads must divide embedding_dim {self.embedding_dim}, got {self.num_heads}")
         return self
 
 
@@ -236,5 +249,15 @@ def _backbone(config: MetaMMFConfig, inputs: Inputs) -> Backbone:
     if config.backbone == "graphsage":
         return GraphSAGEBackbone(
             inputs.graph, config.num_layers, config.embedding_dim, config.hidden_dropout, config.final_dropout
+        )
+    if config.backbone == "gat":
+        return GATBackbone(
+            inputs.graph,
+            config.num_layers,
+            config.embedding_dim,
+            config.num_heads,
+            config.attention_dropout,
+            config.hidden_dropout,
+            config.final_dropout,
         )
     return Backbone()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metammf.errors import ConfigError
 from metammf.models.base import Inputs, Model
-from metammf.nn.content import ContentScaler, FeatureScaling
+from metammf.nn.content import Content, ContentScaler, FeatureScaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,17 @@ def fitted_scaler(
     scaler = ContentScaler(features.widths, scaling, components)
     scaler.fit(inputs.content.rows(_statistics_items(inputs)))
     return scaler
+
+
+def scaled_features(scaler: ContentScaler, inputs: Inputs) -> Content:
+    """Return the scaled features of all items, read a part at a time: none is held in two forms."""
+    values = {name: torch.empty(inputs.num_items, width) for name, width in scaler.out_widths.items()}
+    present = {name: torch.empty(inputs.num_items, dtype=torch.bool) for name in values}
+    for items in torch.split(torch.arange(inputs.num_items), _CHUNK_ROWS):
+        part = scaler(inputs.content.rows(items))
+        for name in values:
+            values[name][items], present[name][items] = part.values[name], part.present[name]
+    return Content(values, present)
 
 
 def _statistics_items(inputs: Inputs) -> Tensor:

@@ -1,12 +1,13 @@
 """P3 and RP3beta: three-step random walks from a user, nothing trained. U users, N items.
 
-Sources: Cooper et al., *Random Walks in Recommender Systems*, WWW 2014; Paudel et al., *Updatable, Accurate, Diverse, and
-Scalable Recommendations for Interactive Applications*, TiiS 7(1), 2016.
+Sources: Cooper et al., *Random Walks in Recommender Systems*, WWW 2014 (P3, their P3alpha with alpha = 1); Paudel et al.,
+*Updatable, Accurate, Diverse, and Scalable Recommendations for Interactive Applications*, TiiS 7(1), 2016 (RP3beta). They have
+two names, so that a search over the one does not find the other.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
 
 
 class P3Config(ModelConfig):
-    """Settings of P3; a positive `beta` makes it RP3beta."""
+    """P3 has no settings."""
 
     name: Literal["p3"] = "p3"
-    beta: Annotated[float, Field(ge=0), Search(0, 1)] = 0.0
-    """Exponent of the item popularity that scores are divided by."""
+
+
+class RP3BetaConfig(ModelConfig):
+    """Settings of RP3beta."""
+
+    name: Literal["rp3beta"] = "rp3beta"
+    beta: Annotated[float, Field(ge=0), Search(0, 1)] = 0.5
+    """Exponent of the item popularity that scores are divided by; without it this is P3."""
 
 
 class P3Scorer(MatrixRowScorer):
@@ -55,11 +62,21 @@ class P3Scorer(MatrixRowScorer):
 class P3(SolvedModel):
     """A walk user -> item -> user -> item along train interactions."""
 
-    config_type = P3Config
+    config_type: ClassVar[type[ModelConfig]] = P3Config
 
     def solve(self) -> dict[str, Tensor]:
         """Nothing beyond the train interactions is needed."""
         return {}
+
+    def scorer(self, state: Mapping[str, Tensor]) -> Scorer:
+        """Return the finished scorer."""
+        return P3Scorer(self.train.matrix, 0.0)
+
+
+class RP3Beta(P3):
+    """The same walk, where it ends over the item's popularity to the power beta: popular items are not found for that alone."""
+
+    config_type = RP3BetaConfig
 
     def scorer(self, state: Mapping[str, Tensor]) -> Scorer:
         """Return the finished scorer."""

@@ -19,13 +19,28 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Config")
 
 MODELS: dict[str, str] = {
+    "bm3": "metammf.models.bm3:BM3",
+    "content-knn": "metammf.models.content_knn:ContentKNN",
+    "diffmm": "metammf.models.diffmm:DiffMM",
     "ease": "metammf.models.ease:EASE",
+    "freedom": "metammf.models.freedom:FREEDOM",
+    "gat": "metammf.models.gat:GAT",
     "graphsage": "metammf.models.graphsage:GraphSAGE",
+    "grcn": "metammf.models.grcn:GRCN",
+    "invrl": "metammf.models.invrl:InvRL",
+    "itemknn": "metammf.models.itemknn:ItemKNN",
+    "lattice": "metammf.models.lattice:LATTICE",
     "lightgcn": "metammf.models.lightgcn:LightGCN",
     "metammf": "metammf.models.metammf:MetaMMF",
     "mf": "metammf.models.mf:MF",
+    "mgcn": "metammf.models.mgcn:MGCN",
+    "mmgcn": "metammf.models.mmgcn:MMGCN",
+    "mmhcl": "metammf.models.mmhcl:MMHCL",
+    "ngcf": "metammf.models.ngcf:NGCF",
     "p3": "metammf.models.p3:P3",
     "popularity": "metammf.models.popularity:Popularity",
+    "rp3beta": "metammf.models.p3:RP3Beta",
+    "ultragcn": "metammf.models.ultragcn:UltraGCN",
     "vbpr": "metammf.models.vbpr:VBPR",
 }
 

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
+from scipy import sparse
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Float, Int
-    from scipy import sparse
 
     from metammf.data.interactions import Interactions
     from metammf.models.base import Model, Scorer
@@ -106,3 +108,31 @@ class MatrixRowScorer(ABC):
     def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
         """Return the scores of all items for these users."""
         return torch.as_tensor(self.rows(self.matrix[users.cpu().numpy()]), dtype=torch.float32)
+
+
+class NeighbourScorer(MatrixRowScorer):
+    """Score an item by what the user has watched among its neighbours: sum_j x_uj s_ij.
+
+    Args:
+        matrix: Binary train matrix, (U, N).
+        neighbours: s, (N, N): row i holds the neighbours of item i.
+    """
+
+    def __init__(self, matrix: sparse.csr_array, neighbours: sparse.csr_array) -> None:
+        super().__init__(matrix)
+        self.reached = neighbours.T.tocsr()  # row j holds the items that have j among their neighbours
+
+    def rows(self, history: sparse.csr_array) -> Any:
+        """Return the sums."""
+        return (history @ self.reached).toarray()
+
+
+def csr_state(matrix: sparse.csr_array) -> dict[str, Tensor]:
+    """Return a sparse matrix as the tensors that a solved model keeps."""
+    return {name: torch.from_numpy(getattr(matrix, name)) for name in ("indptr", "indices", "data")}
+
+
+def csr_of(state: Mapping[str, Tensor], num_columns: int) -> sparse.csr_array:
+    """Return the sparse matrix of such tensors."""
+    data, indices, indptr = (state[name].numpy() for name in ("data", "indices", "indptr"))
+    return sparse.csr_array((data, indices, indptr), shape=(len(indptr) - 1, num_columns))

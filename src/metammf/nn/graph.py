@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -51,20 +52,49 @@ def _product(matrix: Tensor, x: Tensor) -> Tensor:
         return (matrix @ x.to(matrix.dtype)).to(x.dtype)
 
 
-class SparseMatrix(nn.Module):
+class Pattern:
+    """The places of a sparse matrix's entries, in row order, and where its transpose has them.
+
+    Attributes:
+        shape: (rows, columns).
+        indptr: Where each row begins, CSR.
+        indices: Column of each entry.
+        transposed_indptr: Where each row of the transpose begins.
+        transposed_indices: Column of each entry of the transpose.
+        order: Which entry of the matrix each entry of the transpose is.
+    """
+
+    shape: tuple[int, int]
+    indptr: Tensor
+    indices: Tensor
+    transposed_indptr: Tensor
+    transposed_indices: Tensor
+    order: Tensor
+
+    def matrix_of(self, data: Float[Tensor, " entries"]) -> Tensor:
+        """Return the matrix with these values in its entries, CSR."""
+        return torch.sparse_csr_tensor(self.indptr, self.indices, data, size=self.shape, check_invariants=False)
+
+    def transpose_of(self, data: Float[Tensor, " entries"]) -> Tensor:
+        """Return the transpose with values that come in the order of the transpose, CSR."""
+        return torch.sparse_csr_tensor(
+            self.transposed_indptr, self.transposed_indices, data, size=self.shape[::-1], check_invariants=False
+        )
+
+    def reweighted(self, data: Float[Tensor, " entries"]) -> tuple[Tensor, Tensor]:
+        """Return the matrix with other values in its entries, in row order, and its transpose, both in CSR form."""
+        return self.matrix_of(data), self.transpose_of(data[self.order])
+
+
+class SparseMatrix(nn.Module, Pattern):
     """A constant sparse matrix and its transpose, as buffers that follow the module to a device.
 
     Args:
         matrix: Shape (rows, columns).
     """
 
-    indptr: Tensor
-    indices: Tensor
     data: Tensor
-    transposed_indptr: Tensor
-    transposed_indices: Tensor
     transposed_data: Tensor
-    order: Tensor
 
     def __init__(self, matrix: sparse.csr_array) -> None:
         super().__init__()
@@ -81,30 +111,46 @@ class SparseMatrix(nn.Module):
         # Which entry of the matrix each entry of the transpose is.
         self.register_buffer("order", torch.from_numpy(places.data.astype(np.int64)), persistent=False)
 
-    def _matrices(self, data: Tensor, transposed_data: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            torch.sparse_csr_tensor(self.indptr, self.indices, data, size=self.shape, check_invariants=False),
-            torch.sparse_csr_tensor(
-                self.transposed_indptr,
-                self.transposed_indices,
-                transposed_data,
-                size=self.shape[::-1],
-                check_invariants=False,
-            ),
-        )
-
-    def reweighted(self, data: Float[Tensor, " entries"]) -> tuple[Tensor, Tensor]:
-        """Return the matrix with other values in its entries, in row order, and its transpose, both in CSR form."""
-        return self._matrices(data, data[self.order])
-
     def forward(self, x: Float[Tensor, "columns dim"]) -> Float[Tensor, "rows dim"]:
         """Return the product with `x`."""
-        return _multiply(*self._matrices(self.data, self.transposed_data), x)
+        return _multiply(self.matrix_of(self.data), self.transpose_of(self.transposed_data), x)
 
     def transposed(self, x: Float[Tensor, "rows dim"]) -> Float[Tensor, "columns dim"]:
         """Return the product of the transpose with `x`."""
-        matrix, transposed = self._matrices(self.data, self.transposed_data)
-        return _multiply(transposed, matrix, x)
+        return _multiply(self.transpose_of(self.transposed_data), self.matrix_of(self.data), x)
+
+
+@dataclass(frozen=True)
+class Edges(Pattern):
+    """The edges of a graph from one side: a row a node that receives, a column a node that sends. E edges.
+
+    Args:
+        shape, indptr, indices, transposed_indptr, transposed_indices, order: See `Pattern`.
+        rows: Row of each edge, (E,).
+        kept: (E,): False for an edge that this step leaves out; None where there are all.
+    """
+
+    shape: tuple[int, int]
+    indptr: Tensor
+    indices: Tensor
+    transposed_indptr: Tensor
+    transposed_indices: Tensor
+    order: Tensor
+    rows: Tensor
+    kept: Tensor | None = None
+
+
+def edges_of(matrix: SparseMatrix) -> tuple[Edges, Edges]:
+    """Return the entries of a matrix as edges that its rows receive, and as edges that its columns receive."""
+    ours = matrix.indptr, matrix.indices
+    theirs = matrix.transposed_indptr, matrix.transposed_indices
+    inverse = torch.empty_like(matrix.order)
+    inverse[matrix.order] = torch.arange(len(inverse), device=inverse.device)
+    # The column of an entry of the transpose is the row of the same entry of the matrix.
+    return (
+        Edges(matrix.shape, *ours, *theirs, matrix.order, matrix.transposed_indices[inverse]),
+        Edges(matrix.shape[::-1], *theirs, *ours, inverse, matrix.indices[matrix.order]),
+    )
 
 
 class Neighbourhoods(ABC):
@@ -120,6 +166,10 @@ class Neighbourhoods(ABC):
     @abstractmethod
     def sum_to_items(self, users: Float[Tensor, "num_users dim"]) -> Float[Tensor, "num_items dim"]:
         """Return, for each item, the sum over its users."""
+
+    @abstractmethod
+    def edges(self) -> tuple[Edges, Edges]:
+        """Return the edges that users receive from items, and those that items receive from users."""
 
     @staticmethod
     def _scale(degrees: Tensor) -> Tensor:
@@ -139,10 +189,11 @@ class Neighbourhoods(ABC):
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return each node's sum over its neighbours, each weighed by 1 / sqrt(degree * degree)."""
         user_scale, item_scale = self._scale(self.user_degrees), self._scale(self.item_degrees)
-        return (
-            user_scale * self.sum_to_users(item_scale * items),
-            item_scale * self.sum_to_items(user_scale * users),
-        )
+        return self.symmetric_to_users(items), item_scale * self.sum_to_items(user_scale * users)
+
+    def symmetric_to_users(self, items: Float[Tensor, "num_items dim"]) -> Float[Tensor, "num_users dim"]:
+        """Return the users' part of `symmetric_neighbours` alone."""
+        return self._scale(self.user_degrees) * self.sum_to_users(self._scale(self.item_degrees) * items)
 
 
 class BipartiteGraph(nn.Module, Neighbourhoods):
@@ -157,12 +208,15 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
         self.num_users, self.num_items = int(matrix.shape[0]), int(matrix.shape[1])
         self.adjacency = SparseMatrix(matrix)
         self._symmetric: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._edges: dict[torch.device, tuple[Edges, Edges]] = {}
         for name, axis in (("user_degrees", 1), ("item_degrees", 0)):
             degrees = torch.as_tensor(matrix.sum(axis=axis), dtype=torch.float32).reshape(-1, 1)
             self.register_buffer(name, degrees, persistent=False)
 
     def _apply(self, *arguments: Any, **options: Any) -> Self:
-        self._symmetric.clear()  # made anew of what the buffers have been moved or cast to
+        # Made anew of what the buffers have been moved or cast to.
+        self._symmetric.clear()
+        self._edges.clear()
         return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def sum_to_users(self, items: Float[Tensor, "num_items dim"]) -> Float[Tensor, "num_users dim"]:
@@ -172,6 +226,13 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
     def sum_to_items(self, users: Float[Tensor, "num_users dim"]) -> Float[Tensor, "num_items dim"]:
         """Return, for each item, the sum over its users."""
         return self.adjacency.transposed(users)
+
+    def edges(self) -> tuple[Edges, Edges]:
+        """Return the edges that users receive from items, and those that items receive from users."""
+        device = self.adjacency.data.device
+        if device not in self._edges:
+            self._edges[device] = edges_of(self.adjacency)
+        return self._edges[device]
 
     def symmetric_neighbours(
         self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
@@ -206,7 +267,28 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
             kept[self._places(*edges)] = 0
         if items is not None:
             kept[items[self.adjacency.indices.long()]] = 0
-        return _ThinnedGraph(*self.adjacency.reweighted(kept))
+        return _ThinnedGraph(*self.adjacency.reweighted(kept), self)
+
+    def pruned(self, count: int, generator: torch.Generator) -> BipartiteGraph:
+        """Return the graph of some of its edges, degrees counted anew.
+
+        Edges are drawn one after another, each time in proportion to 1 / sqrt(degree * degree) among those that are left, so
+        that an edge between popular nodes is the likelier to go (Zhou and Shen, FREEDOM, MM 2023).
+
+        Args:
+            count: Edges to keep.
+            generator: Of the draws.
+        """
+        counts = (self.adjacency.indptr[1:] - self.adjacency.indptr[:-1]).long()
+        user_roots, item_roots = (degrees.flatten().sqrt() for degrees in (self.user_degrees, self.item_degrees))
+        roots = user_roots.repeat_interleave(counts) * item_roots[self.adjacency.indices.long()]
+        # The first to come of exponential arrivals at these rates: the same distribution, for any number of edges.
+        arrivals = torch.empty_like(roots).exponential_(generator=generator) * roots
+        kept = arrivals.topk(count, largest=False, sorted=False).indices
+        users = torch.arange(self.num_users, device=counts.device).repeat_interleave(counts)[kept]
+        ends = users.cpu().numpy(), self.adjacency.indices[kept].cpu().numpy()
+        matrix = sparse.csr_array((np.ones(count, np.float32), ends), shape=self.adjacency.shape)
+        return BipartiteGraph(matrix).to(counts.device)
 
     @cached_property
     def _keys(self) -> Tensor:
@@ -222,12 +304,13 @@ class _ThinnedGraph(Neighbourhoods):
     """A graph less some edges, for one step.
 
     Args:
-        to_users: (U, N), CSR.
+        to_users: (U, N), CSR, zero in the places of the edges that are left out.
         to_items: Its transpose, CSR.
+        whole: The graph with all its edges.
     """
 
-    def __init__(self, to_users: Tensor, to_items: Tensor) -> None:
-        self.to_users, self.to_items = to_users, to_items
+    def __init__(self, to_users: Tensor, to_items: Tensor, whole: BipartiteGraph) -> None:
+        self.to_users, self.to_items, self.whole = to_users, to_items, whole
         ones = to_users.values().new_ones
         self.user_degrees = to_users @ ones(to_users.shape[1], 1)
         self.item_degrees = to_items @ ones(to_items.shape[1], 1)
@@ -239,3 +322,11 @@ class _ThinnedGraph(Neighbourhoods):
     def sum_to_items(self, users: Float[Tensor, "num_users dim"]) -> Float[Tensor, "num_items dim"]:
         """Return, for each item, the sum over its users."""
         return _multiply(self.to_items, self.to_users, users)
+
+    def edges(self) -> tuple[Edges, Edges]:
+        """Return the edges of the whole graph from both sides, marked where they are left out."""
+        to_users, to_items = self.whole.edges()
+        return (
+            replace(to_users, kept=self.to_users.values() != 0),
+            replace(to_items, kept=self.to_items.values() != 0),
+        )

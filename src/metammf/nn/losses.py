@@ -115,3 +115,33 @@ def masked_logsumexp(
     with torch.autocast(rows.device.type, enabled=False):
         wide = torch.promote_types(torch.promote_types(rows.dtype, columns.dtype), torch.float32)
         return _log_sum_exp(rows.to(wide), columns.to(wide), bias.to(wide), masked, scale)
+
+
+def contrastive_loss(
+    anchors: Float[Tensor, "anchors dim"],
+    candidates: Float[Tensor, "candidates dim"],
+    positives: Int[Tensor, " anchors"],
+    temperature: float,
+    *,
+    masked: Int[Tensor, "2 pairs"] | None = None,
+) -> Float[Tensor, ""]:
+    """Return the mean over i of -log(exp(cos(a_i, c_p) / t) / sum_j exp(cos(a_i, c_j) / t)), p the positive of i.
+
+    In blocks, like `masked_logsumexp`: anchors x candidates are never held at once.
+
+    Args:
+        anchors: Vectors of any length.
+        candidates: Likewise.
+        positives: Each anchor's own candidate.
+        temperature: t.
+        masked: Pairs (i, j) that are left out of the sum, ascending by i.
+
+    Source: van den Oord et al., *Representation Learning with Contrastive Predictive Coding*, 2018, eq. 4 (InfoNCE).
+    """
+    anchors, candidates = functional.normalize(anchors, dim=1), functional.normalize(candidates, dim=1)
+    if masked is None:
+        masked = positives.new_empty(2, 0)
+    none = candidates.new_zeros(len(candidates))
+    others = masked_logsumexp(anchors, candidates, none, masked, scale=1 / temperature)
+    own = (anchors * functional.embedding(positives, candidates)).sum(1) / temperature
+    return (others - own).mean()

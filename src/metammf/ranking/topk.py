@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from metammf.errors import ConfigError, DataError
+from metammf.nn.selection import exactly_top
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,7 +141,7 @@ def _few(scores: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64], 
     inside = np.flatnonzero(chosen)
     row, members, values = row[inside // size], members.reshape(-1)[inside], values.reshape(-1)[inside]
     if len(crowded):
-        which, item = np.nonzero(_exactly_top(scores[torch.from_numpy(crowded)], k).numpy())
+        which, item = np.nonzero(exactly_top(scores[torch.from_numpy(crowded)], k).numpy())
         members = np.append(members, crowded[which] * num_items + item)
         row = np.append(row, crowded[which])
         order = np.argsort(row, kind="stable")
@@ -245,7 +246,7 @@ def _candidates(scores: Tensor, bound: Tensor, k: int) -> tuple[Tensor, Tensor]:
     starts = torch.searchsorted(flat, borders)
     crowded = (starts[1:] - starts[:-1] > 4 * k + 64).nonzero().squeeze(1)
     if len(crowded):
-        chosen[crowded] = _exactly_top(scores[crowded], k)
+        chosen[crowded] = exactly_top(scores[crowded], k)
         flat = chosen.flatten().nonzero().squeeze(1)
         starts = torch.searchsorted(flat, borders)
     return flat, starts
@@ -271,15 +272,6 @@ def _refuse_nan(rows: Tensor) -> None:
     broken = rows.isnan()
     if broken.any():
         raise DataError(f"scores: expected numbers, got NaN in row {int(broken.nonzero()[0, 0])}")
-
-
-def _exactly_top(scores: Tensor, k: int) -> Tensor:
-    """Mark the top k of each row and no more, for rows of many equal scores."""
-    last = scores.topk(k, dim=1).values[:, -1:]
-    above = scores > last
-    level = (scores == last) & (scores > -torch.inf)
-    room = k - above.sum(dim=1, keepdim=True)
-    return above | (level & (level.cumsum(dim=1, dtype=torch.int32) <= room))
 
 
 def entries_of(matrix: sparse.csr_array, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -108,7 +108,7 @@ INK = "#444444"
 """Colour of lines that must stand out from the ground; a page puts its own in its place."""
 
 
-def _data(rows: Rows) -> Any:
+def data_of(rows: Rows) -> Any:
     """Rows as they are, within the figure."""
     return import_module("altair").Data(values=rows)
 
@@ -136,7 +136,7 @@ def contributions_chart(frame: pl.DataFrame, about: str, *, width: Width = 420) 
         "modality:N", scale=alt.Scale(domain=modalities, range=modality_colours(modalities)), legend=None
     )
     place = alt.Y("name:N", sort=names, title=None)
-    shares = alt.Chart(_data(rows), width=width, height={"step": 30})
+    shares = alt.Chart(data_of(rows), width=width, height={"step": 30})
     bars = shares.mark_bar(cornerRadiusEnd=2).encode(
         place,
         alt.X(
@@ -152,7 +152,7 @@ def contributions_chart(frame: pl.DataFrame, about: str, *, width: Width = 420) 
         place, alt.X("share:Q"), text=alt.Text("share:Q", format=".0%")
     )
     measures = [
-        alt.Chart(_data(rows), width=width, height={"step": 22})
+        alt.Chart(data_of(rows), width=width, height={"step": 22})
         .mark_bar(cornerRadiusEnd=2)
         .encode(
             place,
@@ -182,7 +182,7 @@ def curves_chart(rows: Rows, models: Mapping[str, str], y: str, title: str, *, w
     """
     import altair as alt
 
-    base = alt.Chart(_data(rows), width=width, height=260).encode(
+    base = alt.Chart(data_of(rows), width=width, height=260).encode(
         alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, grid=False, labelFlush=False)),
         alt.Y(f"{y}:Q", title=title, scale=alt.Scale(zero=False)),
         _model_colour(models),
@@ -222,7 +222,7 @@ def metric_chart(rows: Rows, models: Mapping[str, str], title: str, *, width: Wi
     """
     import altair as alt
 
-    base = alt.Chart(_data(rows), width=width, height=23 * len(rows)).encode(
+    base = alt.Chart(data_of(rows), width=width, height=23 * len(rows)).encode(
         alt.Y(
             "label:N", sort=list(models.values()), title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)
         ),
@@ -256,7 +256,7 @@ def difference_chart(rows: Rows, tables: Sequence[str], *, title: str, width: Wi
 
     labels = list(dict.fromkeys(row["label"] for row in rows))
     keys = list(dict.fromkeys(row["key"] for row in rows))
-    base = alt.Chart(_data(rows), width=width, height=23 * len(rows)).encode(
+    base = alt.Chart(data_of(rows), width=width, height=23 * len(rows)).encode(
         alt.Y("table:N", sort=list(tables), title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)),
         alt.YOffset("label:N", sort=labels),
         alt.Color(
@@ -273,7 +273,7 @@ def difference_chart(rows: Rows, tables: Sequence[str], *, title: str, width: Wi
             alt.Tooltip("p:Q", title="p, corrected", format=".2g"),
         ],
     )
-    zero = alt.Chart(_data([{"zero": 0}])).mark_rule(color="#777", strokeDash=[4, 3]).encode(alt.X("zero:Q"))
+    zero = alt.Chart(data_of([{"zero": 0}])).mark_rule(color="#777", strokeDash=[4, 3]).encode(alt.X("zero:Q"))
     spans = base.mark_rule(strokeWidth=2.5).encode(
         alt.X("low:Q", title=title, axis=alt.Axis(format="+.3~f", tickCount=5)), alt.X2("high:Q")
     )
@@ -300,7 +300,7 @@ def recovery_chart(bins: Mapping[str, Sequence[float]], colour: str, *, width: W
     rows = [dict(zip(bins, values, strict=True)) for values in zip(*bins.values(), strict=True)]
     axis = alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1], labelFlush=False)
     x = alt.X("true:Q", title="true share of the clip's appeal", scale=_unit(alt), axis=axis)
-    base = alt.Chart(_data(rows), width=width, height=240)
+    base = alt.Chart(data_of(rows), width=width, height=240)
     band = base.mark_area(color=colour, opacity=0.22).encode(
         x, alt.Y("low:Q", title="recovered share", scale=_unit(alt), axis=axis), alt.Y2("high:Q")
     )
@@ -314,7 +314,7 @@ def recovery_chart(bins: Mapping[str, Sequence[float]], colour: str, *, width: W
         ],
     )
     equal = (
-        alt.Chart(_data([{"at": 0}, {"at": 1}]))
+        alt.Chart(data_of([{"at": 0}, {"at": 1}]))
         .mark_line(color="#888", strokeDash=[4, 4], strokeWidth=1.2)
         .encode(alt.X("at:Q"), alt.Y("at:Q"))
     )
@@ -334,7 +334,7 @@ def map_chart(rows: Rows, modalities: Sequence[str], *, width: Width = "containe
     named = list(modalities)
     legend = alt.Legend(title=None, orient="top", symbolOpacity=1)
     return (
-        alt.Chart(_data(rows), width=width, height=340)
+        alt.Chart(data_of(rows), width=width, height=340)
         .mark_point(filled=True, size=26, opacity=0.75)
         .encode(
             alt.X("x:Q", axis=None, scale=alt.Scale(zero=False, padding=8)),

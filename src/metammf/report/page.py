@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
 from metammf.report import figures, words
 from metammf.report.palette import model_colours
+from metammf.report.shell import render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,21 +24,12 @@ def render_page(results: Mapping[str, Any]) -> str:
         MissingExtraError: the extra ``report`` is not installed.
     """
     figures.require_extra("the report")
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("metammf.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     charts = _figures(results)
-    specs = {
-        name: {key: part for key, part in chart.to_dict().items() if key != "$schema"} for name, chart in charts.items()
-    }
-    return environment.get_template("report.html.jinja").render(
+    return render(
+        "report.html.jinja",
+        charts,
         results=results,
+        version=results["environment"]["packages"]["metammf"],
         headline=words.headline(results),
         findings=words.findings(results),
         cards=words.cards(results),
@@ -48,27 +38,10 @@ def render_page(results: Mapping[str, Any]) -> str:
         tests=_tests(results),
         recovery=_recovery(results),
         map_panels=_panels(results),
-        spec_names=set(specs),
         placebo_runs=min((len(one["runs"]) for one in results["models"] if one["role"] == "placebo"), default=0),
         commands=_commands(results),
-        specs=_json(specs),
-        bundle=_libraries(),
-        ink=figures.INK,
         table_names=words.TABLE_NAMES,
     )
-
-
-def _json(value: Any) -> str:
-    """JSON that may stand in a script element, whatever it holds."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
-
-
-def _libraries() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, which must not hold the end of the element that it stands in."""
-    import vl_convert
-
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return re.sub("</script", r"<\\/script", bundle, flags=re.IGNORECASE)
 
 
 def _labels(results: Mapping[str, Any], *roles: str) -> dict[str, str]:

@@ -19,6 +19,14 @@ MODELS = {
     "ease": "#6E6E6E",
     "popularity": "#A0A0A0",
 }
+KINDS = {
+    "MetaMMF": "#0072B2",
+    "with content": "#D55E00",
+    "ids alone": "#6E6E6E",
+    "placebo": "#C9B26B",
+    "published": "#A0A0A0",
+}
+"""Kind of a model in a comparison -> colour."""
 _FURTHER = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#6E6E6E", "#A0A0A0")
 _MODALITIES = ("#009E73", "#CC79A7", "#A88B00", "#5E60CE", "#B5523B", "#5B8C9E")
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
@@ -30,6 +38,13 @@ def model_colours(keys: Iterable[str]) -> list[str]:
     for place, key in enumerate(keys):
         found.append(MODELS.get(key.removesuffix("-noise"), _FURTHER[place % len(_FURTHER)]))
     return found
+
+
+def series_colours(series: Sequence[str]) -> list[str]:
+    """Return a colour for each line or kind of a figure: its own where it has one, else by its place."""
+    fixed = {**KINDS, "dynamic": "#0072B2", "CP": "#0072B2", "static": "#E69F00", "dense": "#D55E00"}
+    hues = (*_MODALITIES, *_FURTHER)
+    return [fixed.get(name, hues[place % len(hues)]) for place, name in enumerate(series)]
 
 
 def modality_colours(modalities: Sequence[str]) -> list[str]:

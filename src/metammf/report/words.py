@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 _MULTIPLE = 3
 _METRICS = {"ndcg": "NDCG", "recall": "Recall"}
-_BACKBONES = {"mf": "MF", "graphsage": "GCN", "lightgcn": "LightGCN"}
+_BACKBONES = {"mf": "MF", "graphsage": "GCN", "lightgcn": "LightGCN", "gat": "GAT"}
 TABLE_NAMES = {
     "all": "all test clips",
     "warm": "warm clips",

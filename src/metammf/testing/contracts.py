@@ -21,7 +21,7 @@ import torch
 from metammf.data.features import ItemFeatures
 from metammf.data.splitting import Split
 from metammf.errors import ConfigError
-from metammf.models.base import ContentModel, Model
+from metammf.models.base import ContentModel, ContentSolver, Model
 from metammf.models.registry import model_config, model_type
 from metammf.recommender import Recommender
 from metammf.testing.data import GROUPS, scrambled, taste_groups
@@ -30,6 +30,8 @@ from metammf.training.fit import build_model, fit
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from metammf.models.config import ModelConfig
 
@@ -63,13 +65,18 @@ def check_model(
     check_round_trip(recommender, folder / "recommender")
     if takes_content(config):
         check_content(recommender)
-        check_new_items(recommender)
+        check_new_items(recommender, folder)
     if accuracy is not None:
         check_known_answer(recommender, accuracy)
 
 
 def takes_content(config: ModelConfig) -> bool:
-    """Whether the model gives vectors to items that it has never seen."""
+    """Whether the model knows items that it has never seen by their content: as vectors, or as a solved one scores them."""
+    return encodes_items(config) or hasattr(model_type(config.name), ContentSolver.with_items.__name__)
+
+
+def encodes_items(config: ModelConfig) -> bool:
+    """Whether it gives them vectors."""
     return hasattr(model_type(config.name), ContentModel.encode_items.__name__)
 
 
@@ -156,17 +163,18 @@ def check_cold_items(recommender: Recommender) -> None:
     """Content gives an item without interactions the vector that `encode_items` gives it; ids never recommend it."""
     kind = model_type(recommender.config.name)
     cold = np.flatnonzero(recommender.train.item_counts == 0)
-    if not issubclass(kind, Model):
-        return
-    warm_users = torch.from_numpy(np.flatnonzero(recommender.train.user_counts))
-    scores = recommender.scores(warm_users)
+    scores = recommender.scores(_with_history(recommender))
     if not takes_content(recommender.config):
+        if not issubclass(kind, Model):
+            return
         assert (scores[:, cold] == -torch.inf).all(), "an id without interactions is noise, and was scored"
         frames = pl.concat(recommender.recommend_many(None, 10_000))
         ids = recommender.catalog.item_ids.ids[cold].tolist()
         assert not frames["item_id"].is_in(ids).any(), "an id without interactions was recommended"
         return
     assert torch.isfinite(scores).all(), "content is known, but an item cannot be recommended"
+    if not encodes_items(recommender.config):
+        return  # `check_new_items` holds them against those of today by their scores
     encoded = recommender.embed_items(recommender.catalog.features.select(cold))
     torch.testing.assert_close(
         torch.from_numpy(encoded),
@@ -185,8 +193,20 @@ def check_round_trip(recommender: Recommender, folder: Path) -> None:
     assert torch.equal(loaded.scores(users), recommender.scores(users)), "scores differ after a round trip"
     if takes_content(recommender.config):
         features = recommender.catalog.features
-        same = np.array_equal(loaded.embed_items(features), recommender.embed_items(features))
-        assert same, "vectors of new content differ after a round trip"
+        same = np.array_equal(_told_by(loaded, features), _told_by(recommender, features))
+        assert same, "what new content tells differs after a round trip"
+
+
+def _with_history(recommender: Recommender) -> torch.Tensor:
+    return torch.from_numpy(np.flatnonzero(recommender.train.user_counts))
+
+
+def _told_by(recommender: Recommender, features: ItemFeatures) -> NDArray[np.float32]:
+    """What the model makes of content, a row an item: its vector, or its scores for the users where there are no vectors."""
+    if encodes_items(recommender.config):
+        return recommender.embed_items(features)
+    wider = recommender.add_items([f"new-{row}" for row in range(features.num_items)], features)
+    return wider.scores(_with_history(recommender))[:, recommender.num_items :].T.numpy()
 
 
 def _written(recommender: Recommender) -> bytes:
@@ -199,31 +219,37 @@ def check_content(recommender: Recommender) -> None:
     """A modality may lack, all of them may; what stands in its place never tells; what an item has, does."""
     features = recommender.catalog.features.select(np.arange(4))
     everything = {name: np.ones(4, dtype=np.bool_) for name in features.modalities}
-    whole = recommender.embed_items(ItemFeatures(features.matrices, everything))
+    whole = _told_by(recommender, ItemFeatures(features.matrices, everything))
     lacking = dict(everything)
     for name in features.modalities:
         lacking[name] = np.zeros(4, dtype=np.bool_)
-        vectors = recommender.embed_items(ItemFeatures(features.matrices, lacking))
+        vectors = _told_by(recommender, ItemFeatures(features.matrices, lacking))
         other = {**features.matrices, name: np.full_like(features.matrices[name], 1e6)}
-        assert np.isfinite(vectors).all(), f"no vector without {', '.join(lacking)}"
-        assert np.array_equal(vectors, recommender.embed_items(ItemFeatures(other, lacking))), f"absent {name} tells"
+        assert np.isfinite(vectors).all(), f"nothing without {', '.join(lacking)}"
+        assert np.array_equal(vectors, _told_by(recommender, ItemFeatures(other, lacking))), f"absent {name} tells"
         assert not np.allclose(vectors, whole), f"it does not matter whether {name} is there"
-        told = recommender.embed_items(ItemFeatures({**features.matrices, name: -features.matrices[name]}, everything))
+        told = _told_by(recommender, ItemFeatures({**features.matrices, name: -features.matrices[name]}, everything))
         assert not np.allclose(told, whole), f"what {name} holds does not matter"
     turned = dict(reversed(list(features.matrices.items())))
-    assert np.array_equal(recommender.embed_items(ItemFeatures(turned, everything)), whole), "modalities by their place"
+    assert np.array_equal(_told_by(recommender, ItemFeatures(turned, everything)), whole), "modalities by their place"
 
 
-def check_new_items(recommender: Recommender) -> None:
-    """An item that is added is scored as the cold item of the same content, and what was there as before."""
+def check_new_items(recommender: Recommender, folder: Path) -> None:
+    """An item that is added is scored as the cold item of the same content, what was there as before, on disk as well."""
     catalog = recommender.catalog
     cold = np.flatnonzero(recommender.train.item_counts == 0)
     wider = recommender.add_items([f"new-{item}" for item in cold], catalog.features.select(cold))
-    users = torch.from_numpy(np.flatnonzero(recommender.train.user_counts))
+    users = _with_history(recommender)
     scores = wider.scores(users)
     assert wider.num_items == recommender.num_items + len(cold)
     torch.testing.assert_close(scores[:, : recommender.num_items], recommender.scores(users))
     torch.testing.assert_close(scores[:, recommender.num_items :], recommender.scores(users)[:, cold])
+    wider.save(folder / "wider")
+    loaded = Recommender.load(folder / "wider")
+    assert torch.equal(loaded.scores(users), scores), "scores of added items differ after a round trip"
+    again = loaded.add_items(["new-again"], catalog.features.select(cold[:1])).scores(users)
+    torch.testing.assert_close(again[:, : wider.num_items], scores)
+    torch.testing.assert_close(again[:, wider.num_items], scores[:, recommender.num_items])
 
 
 def check_known_answer(recommender: Recommender, accuracy: float) -> None:

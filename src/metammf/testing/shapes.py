@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+from importlib import import_module
+from pkgutil import iter_modules
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _SHAPED = ("Float[", "Int[", "Bool[")
+
+
+def modules_of(package: ModuleType) -> list[ModuleType]:
+    """Return the modules of a package, imported."""
+    return [import_module(f"{package.__name__}.{found.name}") for found in iter_modules(package.__path__)]
 
 
 def check_shapes(*modules: ModuleType) -> list[str]:
@@ -68,7 +75,7 @@ def _functions(module: ModuleType) -> Iterator[tuple[Any, str, FunctionType]]:
 
 def _names_for_type_checkers(module: ModuleType) -> dict[str, Any]:
     """Import what stands under ``if TYPE_CHECKING:``."""
-    names: dict[str, Any] = {}
+    names = dict(vars(module))
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             imports = ast.Module(body=node.body, type_ignores=[])

@@ -52,6 +52,8 @@ class EpochRecord:
         evaluation_seconds: Looking at validation.
         best: Whether this is the best epoch so far.
         peak_resident_mib: The most memory that the process had held by its end; None where the system does not tell.
+        processor_seconds: Processor time of training alone, of all threads; None where it was not measured yet.
+        evaluation_processor_seconds: The same of looking at validation.
     """
 
     epoch: int
@@ -62,6 +64,8 @@ class EpochRecord:
     evaluation_seconds: float
     best: bool
     peak_resident_mib: float | None = None
+    processor_seconds: float | None = None
+    evaluation_processor_seconds: float | None = None
 
     @property
     def loss(self) -> float:

@@ -10,6 +10,7 @@ from metammf.models.config import Config, Search
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
+_SOFTMAX = ("objective", ("softmax",))
 
 
 class TrainingConfig(Config):
@@ -28,16 +29,17 @@ class TrainingConfig(Config):
     max_steps: Positive | None = None
     """Stop after this many steps, in the midst of an epoch if need be."""
     batch_size: Positive = 3000
-    """Triples a batch for "bpr" and "bce" (positives times `num_negatives`), positives a batch for "softmax"."""
+    """Triples a batch for "bpr" and "bce" (positives times `num_negatives`), positives a batch for "softmax" and
+    for models that take no negatives."""
     num_negatives: Positive = 5
     """Negatives of each positive, for "bpr" and "bce"."""
-    shared_negatives: Annotated[int, Field(ge=0), Search(64, 2048, log=True)] = 512
+    shared_negatives: Annotated[int, Field(ge=0), Search(64, 2048, log=True, when=_SOFTMAX)] = 512
     """Negatives that all positives of a batch share, for "softmax"; 0, or as many as there are, takes every item."""
     negative_sampling: Literal["uniform", "popularity"] = "uniform"
     """What negatives are drawn by, among the items with a train interaction; never a train positive of the user."""
     popularity_exponent: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Exponent of the item's count, for "popularity"."""
-    temperature: Annotated[float, Field(gt=0), Search(0.05, 1, log=True)] = 0.2
+    temperature: Annotated[float, Field(gt=0), Search(0.05, 1, log=True, when=_SOFTMAX)] = 0.2
     """What scores are divided by, for "softmax"."""
     logq: bool = True
     """Correct the softmax for how often each item is expected in the sample."""

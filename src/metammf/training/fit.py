@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from metammf.errors import ConfigError
-from metammf.models.base import Inputs, Model
+from metammf.models.base import ContentSolver, Inputs, Model
 from metammf.models.registry import model_type
 from metammf.models.scorers import finished_scorer
 from metammf.recommender import Recommender
@@ -88,7 +88,9 @@ def fit(
     """
     kind = model_type(model_config.name)
     if not issubclass(kind, Model):
-        solved = kind(model_config, development.train)
+        solved = kind(model_config, Inputs(development.train, development.catalog.features))
+        if isinstance(solved, ContentSolver):
+            _check_features(development)
         state = dict(solved.solve())
         return Recommender(development, model_config, solved.scorer(state), state=state)
     _check_features(development)
@@ -97,10 +99,10 @@ def fit(
     if shard and parallel is not None and several:
         shard_tables(model, parallel)
     training = training or TrainingConfig()
-    objective = model.objective(training)
-    if objective is not None and several:
+    standard = make_objective(training)
+    objective = model.objective(training) or model.extended(standard)
+    if objective is not standard and several:
         raise ConfigError(f"{model_config.name} has an objective of its own, which cannot be divided among processes")
-    objective = objective or make_objective(training)
     progress = Trainer(
         model,
         objective,

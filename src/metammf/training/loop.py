@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metammf.errors import NonFiniteLossError, RunError, TrainingError
+from metammf.errors import ConfigError, NonFiniteLossError, RunError, TrainingError
 from metammf.evaluation.evaluate import validation_metrics
+from metammf.models.base import Batch
 from metammf.models.scorers import FallbackScorer, finished_scorer
 from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, remove_previous, save_checkpoint
 from metammf.training.objectives import draw_batch
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from metammf.data.splitting import Development
-    from metammf.models.base import Batch, Model, Objective
+    from metammf.models.base import Model, Objective
     from metammf.training.checkpoint import Checkpoint
     from metammf.training.config import TrainingConfig
     from metammf.training.sharding import ShardedTable
@@ -62,10 +65,12 @@ class CheckpointFile:
     Args:
         path: The file; training goes on from it where it exists.
         fingerprint: Names config, data and seed.
+        seconds: Least time between two of them; the last is written whatever the time. 0 writes one an epoch.
     """
 
     path: Path
     fingerprint: str
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -116,15 +121,21 @@ class Trainer:
         self.sampler = NegativeSampler(
             train, config.negative_sampling, exponent=config.popularity_exponent, device=self.device
         )
-        if config.objective != "softmax":
+        if model.draws_negatives and config.objective != "softmax":
             # A user who has watched everything has no negative of its own; its edges stay in the graph.
             hungry = ~self.sampler.sated[self.users]
             self.users, self.items = self.users[hungry], self.items[hungry]
         if not len(self.users) or bool(self.sampler.sated[self.users].all()):
             raise TrainingError("every user has watched every item that has a train interaction: nothing can be ranked")
-        batches = -(-len(self.users) // config.positives_per_batch)
+        self.batch_size = config.positives_per_batch if model.draws_negatives else config.batch_size
+        batches = -(-len(self.users) // self.batch_size)
         self.batches_per_step = max(config.batches_per_step, -(-batches // (config.max_steps_per_epoch or batches)))
         self.steps_per_epoch = -(-batches // self.batches_per_step)
+        if self.batches_per_step > 1 and not model.shares_vectors:
+            raise ConfigError(
+                f"the objective of {type(model).__name__} takes one batch a step, got {self.batches_per_step}: set"
+                " training.batches_per_step to 1, training.max_steps_per_epoch to none, and raise training.batch_size instead"
+            )
         self.looked_at = development.validation.of_some_users(config.validation_users, seed)
         self.selects = config.patience is not None and len(development.validation) > 0
         if config.patience is not None and not self.selects:
@@ -146,11 +157,16 @@ class Trainer:
         self.parallel.agree(value for name, value in self.model.state_dict().items() if name not in self.sharded)
         for listener in self.listeners:
             listener.on_start(self.config.epochs, self.steps_per_epoch, self.progress)
+        saved = time.monotonic()
         while not self.progress.finished:
             record = self._epoch(self.progress.epoch + 1)
             self.progress.history.append(record)
             self.progress.finished = self._is_over(record)
-            self._save()
+            # Processes that divide tables save together, and have clocks of their own.
+            between = self.checkpoint.seconds if self.checkpoint is not None and self.parallel.size == 1 else 0.0
+            if self.progress.finished or time.monotonic() - saved >= between:
+                self._save()
+                saved = time.monotonic()
             for listener in self.listeners:
                 listener.on_epoch(record)
         if self.best_state:
@@ -160,7 +176,7 @@ class Trainer:
         return self.progress
 
     def _epoch(self, epoch: int) -> EpochRecord:
-        start = time.perf_counter()
+        start = _clocks()
         self.model.train()
         totals: dict[str, float] = {}
         steps = 0
@@ -177,18 +193,28 @@ class Trainer:
                     totals[name] = totals.get(name, 0.0) + value
         settle(self.optimizer)
         _check_weights(self.model, epoch, self.progress.step + steps)
-        seconds = time.perf_counter() - start
+        trained = _clocks()
         metrics = self._look_at_validation(epoch, self.progress.step + steps)
         best = self._note_best(epoch, metrics)
-        means = {name: total / max(1, steps) for name, total in totals.items()}
-        looked = time.perf_counter() - start - seconds
+        looked = _clocks()
+        seconds, processor_seconds = (trained - start).tolist()
+        evaluation_seconds, evaluation_processor_seconds = (looked - trained).tolist()
         return EpochRecord(
-            epoch, self.progress.step + steps, means, metrics, seconds, looked, best, peak_resident_mib()
+            epoch=epoch,
+            step=self.progress.step + steps,
+            terms={name: total / max(1, steps) for name, total in totals.items()},
+            metrics=metrics,
+            seconds=seconds,
+            evaluation_seconds=evaluation_seconds,
+            best=best,
+            peak_resident_mib=peak_resident_mib(),
+            processor_seconds=processor_seconds,
+            evaluation_processor_seconds=evaluation_processor_seconds,
         )
 
     def _positives(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._order(generator)
-        for chosen in torch.split(order, self.config.positives_per_batch * self.batches_per_step):
+        for chosen in torch.split(order, self.batch_size * self.batches_per_step):
             yield self.users[chosen], self.items[chosen]
 
     def _order(self, generator: torch.Generator) -> Tensor:
@@ -204,9 +230,9 @@ class Trainer:
     def _step(
         self, epoch: int, step: int, users: Tensor, positives: Tensor, generator: torch.Generator
     ) -> Mapping[str, float]:
-        size = self.config.positives_per_batch
+        size = self.batch_size
         batches = [
-            draw_batch(some, liked, self.sampler, self.config, generator, self.parallel)
+            self._draw(some, liked, generator)
             for some, liked in zip(torch.split(users, size), torch.split(positives, size), strict=True)
         ]
         self.parallel.agree_on_draws(self.device)
@@ -225,6 +251,11 @@ class Trainer:
         for listener in self.listeners:
             listener.on_step(epoch, step, sum(values.values()))
         return values
+
+    def _draw(self, users: Tensor, positives: Tensor, generator: torch.Generator) -> Batch:
+        if not self.model.draws_negatives:
+            return Batch(users, positives, positives.new_empty(len(positives), 0))
+        return draw_batch(users, positives, self.sampler, self.config, generator, self.parallel)
 
     def _gradients(self, batches: list[Batch], sizes: list[float]) -> dict[str, float]:
         """Collect the gradients of some batches, as if they were one; return the terms of their common loss.
@@ -380,6 +411,11 @@ def peak_resident_mib() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def _clocks() -> NDArray[np.float64]:
+    """Return wall-clock and processor time, in seconds since some moment."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:

@@ -67,7 +67,7 @@ class PointObjective:
         positive_scores = _with_offsets(model, batch.positives, (users * positives).sum(1))
         negative_scores = _with_offsets(model, batch.negatives, torch.einsum("bd,bkd->bk", users, negatives))
         terms = {self.name: self.loss(positive_scores, negative_scores)}
-        return terms | _penalty(model, batch, self.l2_reg)
+        return terms | batch.penalty(model, self.l2_reg)
 
 
 class SoftmaxObjective:
@@ -95,29 +95,12 @@ class SoftmaxObjective:
         # As an embedding's rows, for the reason that `Batch.distinct_vectors` gives.
         others = functional.embedding(places, others.unsqueeze(1)).squeeze(1)
         loss = sampled_softmax_loss(scores, others)
-        return {"softmax": loss} | _penalty(model, batch, self.l2_reg)
+        return {"softmax": loss} | batch.penalty(model, self.l2_reg)
 
 
 def _with_offsets(model: VectorSource, items: Tensor, scores: Tensor) -> Tensor:
     offsets = model.item_offsets(items)
     return scores if offsets is None else scores + offsets
-
-
-def _penalty(model: VectorSource, batch: Batch, l2_reg: float) -> dict[str, Tensor]:
-    if not l2_reg:
-        return {}
-    if batch.negatives.ndim == 1 and batch.part is not None:  # all processes have them
-        nobody = batch.users[:0]
-        total = _squares(model, batch.users, batch.positives)
-        total = total + batch.part * _squares(model, nobody, batch.negatives)
-    else:
-        total = _squares(model, batch.users, torch.cat([batch.positives, batch.negatives.flatten()]))
-    return {"l2": l2_reg * 0.5 * total / len(batch.users)}
-
-
-def _squares(model: VectorSource, users: Tensor, items: Tensor) -> Tensor:
-    rows = model.embeddings(users, items)
-    return sum((row.square().sum() for row in rows), torch.zeros((), device=items.device))
 
 
 def make_objective(config: TrainingConfig) -> Objective:

@@ -1,0 +1,148 @@
+"""``metammf compare``."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from metammf.experiments.comparison_results import ComparisonResults, ModelResult
+
+
+def compare(
+    data: Path,
+    /,
+    *,
+    models: Annotated[list[str], Parameter(negative="")],
+    out: Path,
+    profile: str,
+    seeds: int = 3,
+    minutes: float = 10.0,
+    trials: int = 20,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    published: Path | None = None,
+    jobs: int = 1,
+    device: str = "cpu",
+) -> None:
+    """Compare models fairly: one split, one protocol, one budget of tuning each; the test part is read once a final run.
+
+    Settings are searched on validation alone, around each recipe, whose own settings are the first trial. The same command goes
+    on where it was, whatever ended it. Writes comparison.json, a line a trial in ledger.jsonl, a page and tables (CSV, LaTeX).
+
+    Parameters
+    ----------
+    data
+        A data set's folder in our layout.
+    models
+        Recipes or TOML files, separated by commas. RECIPE+SECTION.KEY=VALUE changes a setting and holds it, RECIPE+noise and
+        RECIPE+shuffle replace the features.
+    out
+        The comparison's folder.
+    profile
+        The protocol: metammf, hkuds-tiktok, mmrec, user-time, global-time or cold-item.
+    seeds
+        Final runs of each model at the settings chosen; one that is solved in closed form needs but one.
+    minutes
+        Of one core's time, for each model's search.
+    trials
+        Settings that each model may try, at most.
+    set_
+        KEY=VALUE for all models, such as training.epochs=50; may be repeated.
+    published
+        A CSV of published figures to lay beside: model, metric, value, picked_on, source. Some ship for hkuds-tiktok.
+    jobs
+        Runs at a time, one thread each.
+    device
+        cpu, cuda, cuda:1, ...; on a GPU the budget is of wall-clock time.
+    """
+    from metammf.cli.console import going_on, show_warnings, steps
+    from metammf.cli.console import out as screen
+    from metammf.experiments.compare import RESULTS_FILE, ComparisonPlan, run_comparison
+    from metammf.experiments.config import parse_settings
+    from metammf.experiments.contenders import split_names
+    from metammf.report.comparison_page import write_comparison
+    from metammf.report.figures import require_extra
+
+    require_extra("the report")
+    show_warnings()
+    names = split_names(models)
+    plan = ComparisonPlan(
+        data=data,
+        models=tuple(names),
+        profile=profile,
+        minutes=minutes,
+        trials=trials,
+        seeds=seeds,
+        settings=parse_settings(set_ or []),
+        jobs=jobs,
+        device=device,
+        published=published,
+    )
+    words = ["metammf", "compare", str(data), "--models", ",".join(names), "--profile", profile, "--out", str(out)]
+    words += ["--seeds", str(seeds), "--minutes", f"{minutes:g}", "--trials", str(trials), "--jobs", str(jobs)]
+    words += [word for pair in set_ or [] for word in ("--set", pair)]
+    words += ["--published", str(published)] if published else []
+    words += ["--device", device] if device != "cpu" else []
+    with steps("comparing", "looking for leaks") as show, going_on(out):
+        results = run_comparison(plan, out, progress=show, command=shlex.join(words))
+    page = write_comparison(results, out)
+    _summarise(results, out / RESULTS_FILE)
+    screen.print(str(page.resolve()))
+
+
+def _summarise(results: "ComparisonResults", path: Path) -> None:
+    from metammf.cli.console import out, table
+
+    metrics = [f"{name}@{k}" for k in results.profile.ks for name in results.profile.metrics]
+    shown = [name for name in metrics if name in results.profile.tested] or metrics
+    ranked = sorted(results.models, key=lambda one: one.validation(results.profile.chosen_by), reverse=True)
+    rows = [
+        (
+            one.name,
+            f"{one.validation(results.profile.chosen_by):.4f}",
+            *(_cell(one, metric, place) for place in _tables(results) for metric in shown),
+            one.parameters,
+            len(one.trials),
+            f"{sum(trial.seconds for trial in one.trials) / 60:.1f}",
+        )
+        for one in ranked
+    ]
+    heads = [f"{metric}{'' if place == 'all' else f', {place}'}" for place in _tables(results) for metric in shown]
+    title = (
+        f"{results.data.name}, profile {results.profile.name}: test, mean ± deviation over seeds; ordered by validation"
+    )
+    columns = ("model", f"validation {results.profile.chosen_by}", *heads, "parameters", "trials", "minutes")
+    table(columns, rows, title=title)
+    for one in results.left_out:
+        out.print(f"left out: {one.name}: {one.reason}")
+    _say_who_leads(results, ranked)
+    out.print(str(path.resolve()))
+
+
+def _tables(results: "ComparisonResults") -> list[str]:
+    return [place for place in ("all", "cold among all") if any(place in one.seeds[0].test for one in results.models)]
+
+
+def _cell(model: "ModelResult", metric: str, place: str) -> str:
+    mean, deviation = model.mean(metric, place), model.deviation(metric, place)
+    if mean is None:
+        return ""
+    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
+
+
+def _say_who_leads(results: "ComparisonResults", ranked: "list[ModelResult]") -> None:
+    """Say of each tested metric how far the first by validation is from the best other, and whether a test tells them apart."""
+    from metammf.cli.console import out
+
+    if len(ranked) < 2:
+        return
+    for one in results.improvements:
+        if one.model != ranked[0].name or one.table != "all" or one.percent is None:
+            continue
+        pair = {one.model, one.best_other}
+        tests = [
+            test for test in results.tests if (test.metric, test.table, {test.a, test.b}) == (one.metric, "all", pair)
+        ]
+        told = "".join(f" (p = {test.p_holm:.2g} after Holm's correction)" for test in tests)
+        out.print(f"{one.metric}: {one.model} is {one.percent:+.1f}% from the best other, {one.best_other}{told}")

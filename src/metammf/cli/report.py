@@ -1,0 +1,17 @@
+"""``metammf report``."""
+
+from pathlib import Path
+
+
+def report(folder: Path, /) -> None:
+    """Make the page, tables and figures of a comparison, a study or a demo again, from what its folder holds.
+
+    Parameters
+    ----------
+    folder
+        What `metammf compare`, `metammf study` or `metammf demo` wrote.
+    """
+    from metammf.cli.console import out
+    from metammf.report.again import write_again
+
+    out.print(str(write_again(folder).resolve()))

@@ -1,0 +1,169 @@
+"""``metammf study``."""
+
+import itertools
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from metammf.experiments.study_results import StudyResults
+
+Texts = Annotated[list[str] | None, Parameter(negative="")]
+
+
+def study(
+    name: Literal["overall", "fusion", "depth", "rank", "modalities", "map", "width", "placebo"],
+    data: Path,
+    /,
+    *,
+    out: Path,
+    recipe: Texts = None,
+    values: Annotated[list[int] | None, Parameter(negative="")] = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    choose: Texts = None,
+    split: str | None = None,
+    seen: Literal["train", "train+validation"] = "train+validation",
+    metric: str = "ndcg@20",
+    seeds: int = 3,
+    seed: int = 0,
+    jobs: int = 1,
+    device: str = "cpu",
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> None:
+    """Run one of the paper's studies, or the placebo study, and write its table, figure and page.
+
+    The same command goes on where it was. Validation chooses each run's epoch and, with --choose, each variant's settings; the
+    test part is read once a final run.
+
+    Parameters
+    ----------
+    name
+        overall, fusion (static against dynamic), depth (of the fusion), rank (CP against dense), modalities (subsets), map (of
+        the fused vectors), width (meta channels) or placebo (features shuffled, noise, dropped).
+    data
+        A data set's folder in our layout.
+    out
+        The study's folder.
+    recipe
+        A model's recipe or TOML file; may be repeated (default: the study's own).
+    values
+        Depths, ranks or widths, one each; may be repeated (default: the study's own).
+    set_
+        KEY=VALUE on top of every recipe; may be repeated.
+    choose
+        KEY=VALUE,VALUE,... that validation chooses among, for each variant alike, with the first seed; may be repeated.
+    split
+        As of `metammf train`; not needed where the data set carries a split.
+    seen
+        What the test part's rankings leave out.
+    metric
+        What validation chooses settings by, and figures and tests are about: NAME@10 or NAME@20.
+    seeds
+        Final runs of each variant.
+    seed
+        Of the first.
+    jobs
+        Runs at a time, one thread each.
+    device
+        cpu, cuda, cuda:1, ...
+    precision
+        bfloat16 runs forward passes in half precision.
+    """
+    from metammf.cli.console import going_on, show_warnings, steps
+    from metammf.data.folder import load_dataset
+    from metammf.errors import ConfigError
+    from metammf.experiments.config import parse_settings
+    from metammf.experiments.studies import Ask, make_plan
+    from metammf.experiments.study_run import StudyOptions, run_study
+    from metammf.report.figures import require_extra
+    from metammf.report.study_page import write_study
+
+    for option, value, least in (("--seeds", seeds, 1), ("--jobs", jobs, 1), ("--seed", seed, 0)):
+        if value < least:
+            raise ConfigError(f"{option}: expected a whole number of at least {least}, got {value}")
+    require_extra("the report")
+    show_warnings()
+    settings: dict[str, Any] = parse_settings(set_ or [])
+    if split is not None:
+        settings["split.method"] = split
+    modalities = load_dataset(data).features.modalities
+    plan = make_plan(name, Ask(tuple(recipe or ()), tuple(values or ()), settings, modalities))
+    options = StudyOptions(
+        num_seeds=seeds,
+        seed=seed,
+        settings=settings,
+        choose=_choices(choose or []),
+        metric=metric,
+        seen=seen,
+        workers=jobs,
+        device=device,
+        precision=precision,
+    )
+    given = {
+        "--recipe": recipe,
+        "--values": values,
+        "--set": set_,
+        "--choose": choose,
+        "--split": split,
+        "--seen": seen if seen != "train+validation" else None,
+        "--metric": metric if metric != "ndcg@20" else None,
+        "--seeds": seeds if seeds != 3 else None,
+        "--seed": seed or None,
+        "--device": device if device != "cpu" else None,
+        "--precision": precision if precision != "float32" else None,
+    }
+    command = _command(["metammf", "study", name, str(data), "--out", str(out)], given)
+    with steps(f"study {name}") as show, going_on(out):
+        results = run_study(plan, data, out, options, command=command, progress=show)
+    _summarise(results, write_study(results, out))
+
+
+def _choices(pairs: list[str]) -> dict[str, tuple[Any, ...]]:
+    """Read KEY=VALUE,VALUE,...; a comma within brackets or quotes is part of a value.
+
+    Raises:
+        ConfigError: a pair is no such thing, or its key is of no section.
+    """
+    from metammf.experiments.config import parse_settings
+
+    found: dict[str, tuple[Any, ...]] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        # Numbers, and what stands in quotes or brackets, are a TOML list; words are not, and stand one by one then.
+        listed = parse_settings([f"{key}=[{text}]" if equals else pair])
+        for name, value in listed.items():
+            words = [parse_settings([f"{name}={word}"])[name] for word in text.split(",")]
+            found[name] = tuple(value if isinstance(value, list) else words)
+    return found
+
+
+def _command(words: list[str], given: Mapping[str, Any]) -> str:
+    for option, value in given.items():
+        listed = value if isinstance(value, list) else [] if value is None else [value]
+        words += itertools.chain.from_iterable((option, str(one)) for one in listed)
+    return shlex.join(words)
+
+
+def _summarise(results: "StudyResults", page: Path) -> None:
+    from metammf.cli.console import out, table
+    from metammf.report.study_page import findings
+    from metammf.report.tables import of_metric
+
+    tables = [name for name in ("all", "cold among all", "cold among cold") if _any_has(results, name)]
+    rows = []
+    for row in results.rows:
+        cells = [of_metric(row.seeds, results.metric, name) for name in tables]
+        shown = ["" if one is None else f"{one.mean:.4f}" + (f" ± {one.std:.4f}" if one.std else "") for one in cells]
+        rows.append((row.label, *shown, row.parameters))
+    table((f"test, {results.metric}", *tables, "parameters"), rows, title=f"{results.title}: {results.data.name}")
+    for finding in findings(results):
+        out.print(finding)
+    out.print(str(page.resolve()))
+
+
+def _any_has(results: "StudyResults", table: str) -> bool:
+    """Whether any run has numbers of a table."""
+    return any(table in seed.test for row in results.rows for seed in row.seeds)

@@ -1,0 +1,447 @@
+"""A comparison: the same split, protocol and budget for every model, settings searched on validation alone, test read once a run.
+
+::
+
+    plan.json           what was asked for: data set, profile, budget, and each model's recipe
+    ledger.jsonl        one line a trial
+    models/NAME/        trial-N, the run folder of a trial that is not over; seed-N, that of a final run
+    comparison.json     what was found so far: `metammf.experiments.comparison_results`
+
+The same command goes on where it was, whatever ended it. More models and more seeds may join; another profile, budget or data set
+is another comparison, since it would choose again after the test part was read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shutil
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from metammf.data.folder import load_dataset
+from metammf.errors import ConfigError, DataError, LeakageError, RunError
+from metammf.evaluation.result import Evaluation
+from metammf.experiments.audit import audit, audit_fitting
+from metammf.experiments.comparison_results import (
+    Budget,
+    Check,
+    ComparisonResults,
+    DataSummary,
+    LeftOut,
+    ModelResult,
+    PublishedFigure,
+)
+from metammf.experiments.config import from_mapping
+from metammf.experiments.contenders import Contender, contenders, left_out
+from metammf.experiments.environment import environment
+from metammf.experiments.evaluating import EVALUATIONS
+from metammf.experiments.finals import Final, FinalJob, read_final, run_final
+from metammf.experiments.jobs import run_as_they_come
+from metammf.experiments.ledger import Ledger
+from metammf.experiments.measuring import data_summary
+from metammf.experiments.pair_tests import PairTests, improvements
+from metammf.experiments.profiles import profile_named
+from metammf.experiments.proposing import require_optuna
+from metammf.experiments.published import published_for, read_published
+from metammf.experiments.run import data_hash, locked
+from metammf.experiments.search_space import with_settings
+from metammf.experiments.tuning import TrialJob, best_trial, chosen_config, is_over, run_trial, spent, spread
+from metammf.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from metammf.data.dataset import Dataset
+    from metammf.data.splitting import Split
+    from metammf.experiments.comparison_results import Trial
+    from metammf.experiments.config import RunConfig, SplitConfig
+    from metammf.experiments.profiles import Profile
+
+    Progress = Callable[[int, int, str], None]
+
+PLAN_FILE = "plan.json"
+LEDGER_FILE = "ledger.jsonl"
+RESULTS_FILE = "comparison.json"
+FORMAT = "metammf-comparison-plan-1"
+FIRST_SEED = 1
+"""Of the final runs; trials are of seed 0, so that no final run repeats the one that was chosen."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """What is compared, and how.
+
+    Args:
+        data: The data set's folder.
+        models: Recipes, with changes; see `metammf.experiments.contenders`.
+        profile: Name of the protocol.
+        minutes: Of one core, for the search of each model.
+        trials: Trials of each model, at most, the recipe's own settings among them.
+        seeds: Final runs of each model; one that is solved draws nothing and gets one.
+        settings: Dotted key -> value, on top of every recipe's.
+        jobs: Runs at a time, one thread each.
+        device: Where they run.
+        published: A CSV of figures to lay beside; by default those that ship for the profile.
+        here: Stay in this process, one run at a time; peak memory is then that of all runs so far.
+    """
+
+    data: Path
+    models: tuple[str, ...]
+    profile: str
+    minutes: float = 10.0
+    trials: int = 20
+    seeds: int = 3
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    jobs: int = 1
+    device: str = "cpu"
+    published: Path | None = None
+    here: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "seeds", "jobs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name}: expected a whole number of at least 1, got {getattr(self, name)}")
+        if not self.minutes > 0:
+            raise ConfigError(f"--minutes: expected more than 0, got {self.minutes}")
+
+    @property
+    def budget(self) -> Budget:
+        """The budget of each model."""
+        return Budget(self.minutes, self.trials, tuple(range(FIRST_SEED, FIRST_SEED + self.seeds)))
+
+
+def run_comparison(
+    plan: ComparisonPlan, out: Path | str, *, progress: Progress | None = None, command: str = "metammf compare"
+) -> ComparisonResults:
+    """Compare models, or go on with a comparison.
+
+    Args:
+        plan: What is compared.
+        out: The folder.
+        progress: Called with the runs done, those that there may be at most, and what was done last.
+        command: What the results say made them.
+
+    Raises:
+        ConfigError: a recipe, a setting or the profile does not exist or does not fit, or no model can be compared.
+        DataError: the data set lacks what the profile needs.
+        LeakageError: the audit fails.
+        MissingExtraError: Optuna is not installed.
+        RunError: `out` is something else, is in use, or holds another comparison; or a process died.
+    """
+    profile = profile_named(plan.profile)
+    dataset = load_dataset(plan.data)
+    split_config = profile.split(dataset)
+    split = split_config.apply(dataset)
+    checks = audit(dataset, split)
+    asked = contenders(plan.models, profile, split_config, plan.settings)
+    if any(one.space for one in asked):
+        require_optuna()
+    published = read_published(plan.published) if plan.published else published_for(profile.name, split)
+    able, unable, fitting = _admitted(asked, dataset, split)
+    if not able:
+        raise ConfigError("no model can be compared: " + "; ".join(f"{one.name}: {one.reason}" for one in unable))
+    out = Path(out)
+    _refuse_foreign(out)
+    with locked(out):
+        started = _agree(out / PLAN_FILE, plan, split_config, data_hash(dataset), able)
+        setting = _Setting(
+            plan, profile, split_config, data_summary(dataset, split), (*checks, *fitting), published, command, started
+        )
+        return _Comparison(setting, able, unable, out, progress).run()
+
+
+def _admitted(
+    asked: tuple[Contender, ...], dataset: Dataset, split: Split
+) -> tuple[list[Contender], list[LeftOut], list[Check]]:
+    """Tell the models that the data set can serve from those that it cannot; look at what the former fit on features."""
+    able: list[Contender] = []
+    unable: list[LeftOut] = []
+    checks: list[Check] = []
+    for one in asked:
+        reason = left_out(one, dataset)
+        if reason is None and one.content:
+            try:
+                checks += audit_fitting(one.config.model, split.development, one.name)
+            except LeakageError:
+                raise
+            except (ConfigError, DataError) as error:
+                reason = LeftOut(one.name, str(error))
+        if reason is None:
+            able.append(one)
+        else:
+            log.warning("%s is left out: %s", reason.name, reason.reason)
+            unable.append(reason)
+    return able, unable, checks
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and ((out / PLAN_FILE).is_file() or not any(out.iterdir()))):
+        raise RunError(f"{out} exists and is not a comparison's folder (it has no {PLAN_FILE}): name another")
+
+
+def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, able: list[Contender]) -> str:
+    """Write what is asked for, or check that it is what was begun; return when that was."""
+    asked = {
+        "format": FORMAT,
+        "data": sha256,
+        "profile": plan.profile,
+        "split": split.model_dump(mode="json"),
+        "minutes": plan.minutes,
+        "trials": plan.trials,
+        "device": plan.device,
+    }
+    models = {one.name: one.config.model_dump(mode="json") for one in able}
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    if path.is_file():
+        before = read_json(path)
+        for key, value in asked.items():
+            if before.get(key) != value:
+                raise RunError(
+                    f"{path.parent} holds a comparison of another {key}: {before.get(key)!r}, asked is {value!r}; it would choose"
+                    " again after the test part was read: name another folder"
+                )
+        for name, config in before["models"].items():
+            if name in models and from_mapping(config, from_file=True) != from_mapping(models[name]):
+                raise RunError(f"{path.parent}: {name} was begun with other settings; name another folder")
+        models, started = {**before["models"], **models}, before["started"]
+    write_json(path, {**asked, "started": started, "models": models})
+    return started
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What holds for all models of a comparison."""
+
+    plan: ComparisonPlan
+    profile: Profile
+    split: SplitConfig
+    data: DataSummary
+    checks: tuple[Check, ...]
+    published: tuple[PublishedFigure, ...]
+    command: str
+    started: str
+
+
+class _Comparison:
+    """The work: which run is next, what came of each, and what has been found so far."""
+
+    def __init__(
+        self,
+        setting: _Setting,
+        able: list[Contender],
+        unable: list[LeftOut],
+        out: Path,
+        progress: Progress | None,
+    ) -> None:
+        self.setting, self.plan, self.budget = setting, setting.plan, setting.plan.budget
+        self.able = {one.name: one for one in able}
+        self.unable, self.out, self.progress = unable, out, progress
+        self.ledger = Ledger(out / LEDGER_FILE)
+        self.tests = PairTests(setting.profile.tested)
+        self.finals: dict[str, dict[int, Final]] = {name: {} for name in self.able}
+        self.models: dict[str, ModelResult] = {}
+        self._numbers = itertools.count()
+        self._running: dict[int, tuple[Contender, TrialJob | FinalJob]] = {}
+
+    def run(self) -> ComparisonResults:
+        for contender in list(self.able.values()):
+            self._take_up(contender)
+        self._tell("")
+        run_as_they_come(work, self._next, self._done, self.plan.jobs, here=self.plan.here)
+        results = self._results(complete=True)
+        results.write(self.out / RESULTS_FILE)
+        return results
+
+    # Which run is next ------------------------------------------------------------------------------------------------
+
+    def _next(self) -> tuple[int, TrialJob | FinalJob, bool] | None:
+        for contender in self.able.values():
+            job = self._next_of(contender)
+            if job is not None:
+                number = next(self._numbers)
+                self._running[number] = contender, job
+                # A process of its own, so that a final run's peak memory is its own.
+                return number, job, isinstance(job, FinalJob)
+        return None
+
+    def _next_of(self, contender: Contender) -> TrialJob | FinalJob | None:
+        trials = self.ledger.trials(contender.name)
+        mine = [job for other, job in self._running.values() if other.name == contender.name]
+        if not is_over(trials, self.budget, contender.space):
+            # One after the other, so that each is asked for in knowledge of all before: the outcome depends on no clock.
+            return None if mine else self._trial_job(contender, trials)
+        running = {job.config.seed for job in mine}
+        todo = [
+            seed for seed in self._seeds(contender) if seed not in self.finals[contender.name] and seed not in running
+        ]
+        if not todo or best_trial(trials) is None:
+            return None
+        return self._final_job(contender, todo[0])
+
+    def _seeds(self, contender: Contender) -> tuple[int, ...]:
+        return self.budget.seeds[:1] if contender.solved else self.budget.seeds
+
+    def _trial_job(self, contender: Contender, trials: tuple[Trial, ...]) -> TrialJob:
+        return TrialJob(
+            contender.name,
+            contender.config,
+            contender.space,
+            trials,
+            60 * self.budget.minutes - spent(trials),
+            self.plan.data,
+            self._folder(contender) / f"trial-{len(trials)}",
+            self.plan.device,
+        )
+
+    def _final_job(self, contender: Contender, seed: int) -> FinalJob:
+        profile = self.setting.profile
+        return FinalJob(
+            self._chosen(contender, seed),
+            self.plan.data,
+            self._folder(contender) / f"seed-{seed}",
+            profile.seen,
+            profile.ks,
+            self.plan.device,
+        )
+
+    def _chosen(self, contender: Contender, seed: int) -> RunConfig:
+        best = best_trial(self.ledger.trials(contender.name))
+        assert best is not None
+        return with_settings(chosen_config(contender.config, best), {"seed": seed})
+
+    def _folder(self, contender: Contender) -> Path:
+        return self.out / "models" / contender.folder
+
+    # What came of it --------------------------------------------------------------------------------------------------
+
+    def _take_up(self, contender: Contender) -> None:
+        """Take over what an earlier call has done."""
+        trials = self.ledger.trials(contender.name)
+        if is_over(trials, self.budget, contender.space):
+            self._search_is_over(contender)
+        if contender.name in self.able and best_trial(trials) is not None:
+            for seed in self._seeds(contender):
+                final = read_final(self._folder(contender) / f"seed-{seed}", self._chosen(contender, seed))
+                if final is not None:
+                    self.finals[contender.name][seed] = final
+            self._finish(contender)
+
+    def _done(self, number: int, outcome: Trial | Final) -> None:
+        contender, job = self._running.pop(number)
+        if isinstance(outcome, Final):
+            self.finals[contender.name][outcome.result.seed] = outcome
+            self._tell(self._of_final(contender, outcome))
+            if self._finish(contender):
+                self._results(complete=False).write(self.out / RESULTS_FILE)
+            return
+        self.ledger.add(contender.name, outcome)
+        shutil.rmtree(job.out, ignore_errors=True)  # the ledger has all that is wanted of it
+        self._tell(self._of_trial(contender, outcome))
+        self._search_is_over(contender)
+
+    def _search_is_over(self, contender: Contender) -> None:
+        """Leave a model out where its search is over and has nothing to show."""
+        trials = self.ledger.trials(contender.name)
+        if is_over(trials, self.budget, contender.space) and best_trial(trials) is None:
+            reason = LeftOut(contender.name, f"no trial has come to a value; the recipe's own: {trials[0].reason}")
+            log.warning("%s is left out: %s", reason.name, reason.reason)
+            self.unable.append(reason)
+            del self.able[contender.name]
+
+    def _finish(self, contender: Contender) -> bool:
+        """Put a model's results together once all its runs are there."""
+        finals, seeds = self.finals[contender.name], self._seeds(contender)
+        if any(seed not in finals for seed in seeds):
+            return False
+        trials = self.ledger.trials(contender.name)
+        best = best_trial(trials)
+        assert best is not None
+        config = chosen_config(contender.config, best)
+        self.models[contender.name] = ModelResult(
+            name=contender.name,
+            model=config.model.name,
+            recipe=contender.recipe,
+            overrides=contender.overrides,
+            placebo=config.placebo,
+            content=contender.content,
+            solved=contender.solved,
+            parameters=finals[seeds[0]].parameters,
+            space=contender.space,
+            trials=trials,
+            spread=spread(trials),
+            chosen=best.settings,
+            chosen_trial=best.number,
+            config=config.model_dump(mode="json", include={"model", "training", "split"}),
+            seeds=tuple(finals[seed].result for seed in seeds),
+        )
+        self.tests.add(contender.name, [self._evaluation(contender, seed) for seed in seeds])
+        return True
+
+    def _evaluation(self, contender: Contender, seed: int) -> Evaluation:
+        """Read the test evaluation that a final run has kept; of the users, the columns that are tested."""
+        kept = self._folder(contender) / f"seed-{seed}" / EVALUATIONS / f"test-{self.setting.profile.seen}"
+        users = pl.read_parquet(kept.with_name(f"{kept.name}.parquet"), columns=["user_id", *self.tests.columns])
+        return Evaluation.from_dict(read_json(kept.with_name(f"{kept.name}.json")), users)
+
+    def _results(self, *, complete: bool) -> ComparisonResults:
+        setting, order = self.setting, [name for name in self.able if name in self.models]
+        models = tuple(self.models[name] for name in order)
+        told = environment(self.plan.device, "float32", self.plan.jobs) | {"threads": 1}
+        return ComparisonResults(
+            data=setting.data,
+            profile=setting.profile.summary(setting.split),
+            budget=self.budget,
+            command=setting.command,
+            environment=told,
+            started=setting.started,
+            updated=datetime.now(UTC).isoformat(timespec="seconds"),
+            complete=complete,
+            audit=setting.checks,
+            models=models,
+            left_out=tuple(self.unable),
+            tests=self.tests.results(order),
+            improvements=improvements(models, setting.profile.tested),
+            published=setting.published,
+        )
+
+    # What is told -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, what: str) -> None:
+        if self.progress is None:
+            return
+        done = total = 0
+        for contender in self.able.values():
+            trials, seeds = self.ledger.trials(contender.name), len(self._seeds(contender))
+            over = is_over(trials, self.budget, contender.space)
+            done += len(trials) + len(self.finals[contender.name])
+            total += (len(trials) if over else self.budget.trials if contender.space else 1) + seeds
+        self.progress(done, total, what)
+
+    def _of_trial(self, contender: Contender, trial: Trial) -> str:
+        trials = self.ledger.trials(contender.name)
+        best = best_trial(trials)
+        value = trial.reason if trial.value is None else f"{self.setting.profile.chosen_by} {trial.value:.4f}"
+        so_far = "" if best is None or best.value is None else f", best {best.value:.4f}"
+        return (
+            f"{contender.name} trial {trial.number} {trial.state}: {value}{so_far};"
+            f" {spent(trials):.0f} of {60 * self.budget.minutes:.0f} s"
+        )
+
+    def _of_final(self, contender: Contender, final: Final) -> str:
+        metric = self.setting.profile.chosen_by
+        value = final.result.validation[metric]
+        return (
+            f"{contender.name} seed {final.result.seed}: validation {metric} {value:.4f}, {final.result.seconds:.0f} s"
+        )
+
+
+def work(job: TrialJob | FinalJob) -> Trial | Final:
+    """Do one run of a comparison, in whatever process."""
+    return run_trial(job) if isinstance(job, TrialJob) else run_final(job)

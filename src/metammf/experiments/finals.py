@@ -1,0 +1,123 @@
+"""The final runs of a comparison: the chosen settings under several seeds, and the one look at the test part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from metammf.errors import RunError
+from metammf.experiments.comparison_results import SeedResult
+from metammf.experiments.config import Merged
+from metammf.experiments.evaluating import evaluate_run, evaluated_once
+from metammf.experiments.measuring import num_parameters
+from metammf.experiments.run import Run, RunOptions, train_run
+from metammf.experiments.tuning import CHECKPOINT_SECONDS, epoch_cost
+from metammf.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from metammf.evaluation.evaluate import Seen
+    from metammf.evaluation.result import Evaluation
+    from metammf.experiments.config import RunConfig
+    from metammf.training.checkpoint import EpochRecord
+
+FINAL_FILE = "final.json"
+
+
+@dataclass(frozen=True)
+class FinalJob:
+    """A run at the chosen settings.
+
+    Args:
+        config: All that decides its outcome, its seed included.
+        data: The data set's folder.
+        out: The run's folder.
+        seen: What the test ranking leaves out.
+        ks: Lengths of the lists.
+        device: Where it runs.
+    """
+
+    config: RunConfig
+    data: Path
+    out: Path
+    seen: Seen
+    ks: tuple[int, ...]
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Final:
+    """What came of it.
+
+    Args:
+        parameters: Numbers that were learned or solved for.
+        result: The rest.
+    """
+
+    parameters: int
+    result: SeedResult
+
+
+def run_final(job: FinalJob) -> Final:
+    """Train, from where it was if it has begun before, look at validation and once at the test part, and keep what was found.
+
+    Raises:
+        MetaMMFError: training cannot go on, or the folder is of another run, in use, or cannot be written.
+    """
+    options = RunOptions(device=job.device, resume=True, checkpoint_seconds=CHECKPOINT_SECONDS)
+    run = train_run(Merged(job.config, {}), job.data, job.out, options)
+    validation = evaluate_run(run, part="validation", ks=job.ks)
+    test = evaluated_once(run, "test", job.seen, job.ks)
+    recommender = run.recommender()
+    final = Final(num_parameters(recommender), seed_result(run, validation, test, job.device))
+    write_json(job.out / FINAL_FILE, TypeAdapter(Final).dump_python(final, mode="json"))
+    return final
+
+
+def read_final(out: Path, config: RunConfig) -> Final | None:
+    """Return what `run_final` has kept in a run's folder; None where it has not come so far.
+
+    Raises:
+        RunError: the folder holds a run of other settings, or is damaged.
+    """
+    path = out / FINAL_FILE
+    if not path.is_file():
+        return None
+    if Run.load(out).config != config:
+        raise RunError(
+            f"{out} holds a run of other settings than those that the search chose: name another folder with --out"
+        )
+    try:
+        return TypeAdapter(Final).validate_python(read_json(path))
+    except ValidationError as error:
+        raise RunError(f"{path}: damaged; remove it, and the same command writes it again") from error
+
+
+def seed_result(run: Run, validation: Evaluation, test: Evaluation, device: str) -> SeedResult:
+    """Return a final run as plain data: what was found on both parts, and what it took on that device."""
+    epochs, chosen = run.epochs(), run.chosen()
+    metric = run.config.training.metric
+    return SeedResult(
+        seed=run.config.seed,
+        validation=dict(validation.metrics),
+        test={name.replace("_", " "): metrics for name, metrics in test.tables.items() if metrics},
+        epochs=len(epochs) or None,
+        best_epoch=chosen.epoch if chosen else None,
+        seconds_per_epoch=_median([_training(record, device) for record in epochs]),
+        seconds=round(sum(epoch_cost(record, device) for record in epochs) or run.record["seconds"], 3),
+        peak_mib=run.record.get("peak_resident_mib"),
+        curve=tuple((record.epoch, record.metrics[metric]) for record in epochs if metric in record.metrics),
+    )
+
+
+def _training(record: EpochRecord, device: str) -> float:
+    on_processor = device == "cpu" and record.processor_seconds is not None
+    return float(record.processor_seconds or 0.0) if on_processor else record.seconds
+
+
+def _median(values: list[Any]) -> float | None:
+    return round(median(values), 4) if values else None

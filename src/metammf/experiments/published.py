@@ -1,0 +1,72 @@
+"""Figures that others have published, to be laid beside a comparison's own: a small CSV a profile, or one of the user's."""
+
+from __future__ import annotations
+
+import csv
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from metammf.errors import FileFormatError
+from metammf.experiments.comparison_results import PublishedFigure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from metammf.data.splitting import Split
+
+COLUMNS = ("model", "metric", "value", "picked_on", "source")
+_OF_SPLIT = {"hkuds-tiktok": (9_308, 6_710, 59_541, 3_051, 6_130)}
+"""Users, items, train, validation and test interactions of the split that a profile's figures were measured on."""
+
+
+def read_published(path: Path) -> tuple[PublishedFigure, ...]:
+    """Read a CSV with the columns `COLUMNS`.
+
+    Raises:
+        FileFormatError: the file cannot be read, lacks a column, or holds a value that is no figure; names the row.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return tuple(_rows(stream, str(path)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileFormatError(path, f"cannot be read ({error})", "a CSV of published figures") from error
+
+
+def published_for(profile: str, split: Split) -> tuple[PublishedFigure, ...]:
+    """Return the figures that ship for a profile, where the split is the one that they were measured on."""
+    counts = (
+        split.catalog.num_users,
+        split.catalog.num_items,
+        len(split.train),
+        len(split.validation),
+        len(split.test),
+    )
+    if _OF_SPLIT.get(profile) != counts:
+        return ()
+    name = f"{profile}.csv"
+    text = resources.files("metammf.experiments").joinpath("published_figures", name).read_text(encoding="utf-8")
+    return tuple(_rows(text.splitlines(), name))
+
+
+def _rows(lines: Iterable[str], path: str) -> list[PublishedFigure]:
+    reader = csv.DictReader(lines)
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise FileFormatError(path, f"lacks the columns {', '.join(missing)}", ", ".join(COLUMNS))
+    return [_figure(row, number, path) for number, row in enumerate(reader, 2)]
+
+
+def _figure(row: dict[str, str | None], number: int, path: str) -> PublishedFigure:
+    cells = {name: (row[name] or "").strip() for name in COLUMNS}
+    try:
+        value = float(cells["value"])
+        if not 0 <= value <= 1:
+            raise ValueError
+    except ValueError as error:
+        raise FileFormatError(
+            path, f"row {number}, column 'value' is {cells['value']!r}", "a number from 0 to 1"
+        ) from error
+    if not cells["model"] or "@" not in cells["metric"]:
+        raise FileFormatError(path, f"row {number} names no model, or no metric such as recall@20", "both")
+    return PublishedFigure(cells["model"], cells["metric"], value, cells["source"], cells["picked_on"])

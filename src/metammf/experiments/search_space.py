@@ -1,0 +1,90 @@
+"""What a search moves: the settings that say so themselves, around a recipe.
+
+A setting's range stands in its own annotation (`metammf.models.config.Search`). What the recipe leaves off, by None or by zero,
+stays off: a paper's model gets no part that its paper does not have. The width of the vectors is held, as the papers' tables
+hold it, and so is what the caller has set.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+from metammf.experiments.comparison_results import SearchedSetting
+from metammf.experiments.config import RunConfig, from_mapping
+from metammf.models.base import Model
+from metammf.models.config import Config, Search
+from metammf.models.registry import model_type
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from pydantic.fields import FieldInfo
+
+HELD = ("model.embedding_dim",)
+"""Never searched: what every model of a comparison has alike."""
+
+
+def search_space(config: RunConfig, held: Collection[str] = ()) -> dict[str, SearchedSetting]:
+    """Return the settings of a model, and of training where it is trained, that are worth searching.
+
+    Args:
+        config: The recipe, as merged.
+        held: Dotted keys that are to stay as they are.
+
+    Returns:
+        Dotted key -> its range, widened to the recipe's own value where that lies outside; in the order of the configs.
+    """
+    sections: dict[str, Config] = {"model": config.model}
+    if not is_solved(config):
+        sections["training"] = config.training
+    space = {}
+    for section, settings in sections.items():
+        for name, info in type(settings).model_fields.items():
+            key, search, value = f"{section}.{name}", _search(info), getattr(settings, name)
+            if search is None or key in HELD or key in held or not _at_work(search, settings, value):
+                continue
+            space[key] = _setting(search, value)
+    return space
+
+
+def is_solved(config: RunConfig) -> bool:
+    """Whether the model is solved in closed form: it has no use for settings of training, and draws nothing."""
+    return not issubclass(model_type(config.model.name), Model)
+
+
+def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """Return a config with other values of dotted keys.
+
+    Raises:
+        ConfigError: they do not fit, alone or together.
+    """
+    tree = config.model_dump()
+    for key, value in settings.items():
+        section, dot, name = key.partition(".")
+        if dot:
+            tree[section][name] = value
+        else:
+            tree[key] = value
+    return from_mapping(tree)
+
+
+def _search(info: FieldInfo) -> Search | None:
+    """Find the range of a field, in its own annotation or in that of what it may be beside None."""
+    inner = [note for part in get_args(info.annotation) for note in getattr(part, "__metadata__", ())]
+    return next((note for note in [*info.metadata, *inner] if isinstance(note, Search)), None)
+
+
+def _at_work(search: Search, settings: Config, value: Any) -> bool:
+    if search.when is not None:
+        other, values = search.when
+        if getattr(settings, other) not in values:
+            return False
+    return bool(search.choices) or bool(value)
+
+
+def _setting(search: Search, value: Any) -> SearchedSetting:
+    if search.choices:
+        choices = search.choices if value in search.choices else (value, *search.choices)
+        return SearchedSetting(None, None, log=False, integer=False, choices=choices, recipe=value)
+    low, high = min(search.low, value), max(search.high, value)
+    return SearchedSetting(low, high, log=search.log, integer=isinstance(value, int), choices=(), recipe=value)

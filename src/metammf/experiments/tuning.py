@@ -1,0 +1,218 @@
+"""The search for one model's settings: trials that are runs, judged by validation alone, within a budget of one core's time.
+
+A trial is a run folder, so that a kill costs some seconds; when it is over, its line goes into the ledger and its folder
+goes away. What it costs is processor time, so that other work on the machine takes nothing from a model's budget; on a GPU, which
+keeps no such account, it is wall-clock time.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metammf.errors import ConfigError, DataError, RunError, TrainingError
+from metammf.experiments.comparison_results import Spread, Trial
+from metammf.experiments.config import Merged
+from metammf.experiments.evaluating import evaluate_run
+from metammf.experiments.proposing import Pruner, propose
+from metammf.experiments.run import Run, RunOptions, train_run
+from metammf.experiments.search_space import with_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from metammf.experiments.comparison_results import Budget, SearchedSetting, TrialState
+    from metammf.experiments.config import RunConfig
+    from metammf.training.checkpoint import EpochRecord, Progress
+
+CHECKPOINT_SECONDS = 20.0
+"""Between two checkpoints: where epochs are short, writing each to the disk would take longer than training it."""
+_FAILURES = 3
+"""A search in which as many trials as this have failed, and none has not, is over."""
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """The next trial of a model.
+
+    Args:
+        label: The model's name in the comparison.
+        config: The recipe, as merged.
+        space: Dotted key -> its range.
+        earlier: The trials so far.
+        seconds: What is left of the budget.
+        data: The data set's folder.
+        out: The trial's run folder.
+        device: Where it runs.
+    """
+
+    label: str
+    config: RunConfig
+    space: Mapping[str, SearchedSetting]
+    earlier: tuple[Trial, ...]
+    seconds: float
+    data: Path
+    out: Path
+    device: str = "cpu"
+
+
+class _OverError(Exception):
+    """The trial is not to go on."""
+
+    def __init__(self, state: TrialState) -> None:
+        super().__init__(state)
+        self.state = state
+
+
+def run_trial(job: TrialJob) -> Trial:
+    """Run the next trial, from where it was if it has begun before.
+
+    Raises:
+        MissingExtraError: Optuna is not installed.
+        RunError: the run's folder is in use, or cannot be written.
+    """
+    settings = propose(job.space, job.earlier, job.label)
+    repeated = next((trial for trial in job.earlier if trial.settings == settings), None)
+    if repeated is not None:  # where there is little to choose among
+        return replace(repeated, number=len(job.earlier), seconds=0.0)
+    account = _Account(job)
+
+    def line(state: TrialState, value: float | None, reason: str | None = None) -> Trial:
+        epochs, curve, seconds = account.epochs, tuple(account.curve), round(account.seconds, 3)
+        return Trial(len(job.earlier), settings, state, seconds, epochs, value, curve, reason)
+
+    try:
+        run = _train(with_settings(job.config, settings), job, account)
+        return line("finished", _validation(run))
+    except _OverError as over:
+        return line(over.state, max((value for _, value in account.curve), default=None))
+    except (ConfigError, DataError, TrainingError) as error:
+        return line("failed", None, str(error))
+
+
+def is_over(trials: Sequence[Trial], budget: Budget, space: Mapping[str, Any]) -> bool:
+    """Whether a search has nothing left to spend, nothing to try, or no hope."""
+    if not trials:
+        return False
+    if not space or len(trials) >= budget.trials or spent(trials) >= 60 * budget.minutes:
+        return True
+    return len(trials) >= _FAILURES and all(trial.state == "failed" for trial in trials)
+
+
+def spent(trials: Sequence[Trial]) -> float:
+    """Return the seconds that trials have cost."""
+    return sum(trial.seconds for trial in trials)
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial of the best validation value, the first of equals; None where all have failed.
+
+    A trial that was pruned was behind the others when it was given up, and is not chosen.
+    """
+    valued = [trial for trial in trials if trial.value is not None and trial.state != "pruned"]
+    return max(valued, key=lambda trial: trial.value or 0.0, default=None)
+
+
+def chosen_config(config: RunConfig, trial: Trial) -> RunConfig:
+    """Return what the final runs are trained with.
+
+    A trial that the budget has stopped says nothing of later epochs: the final runs get no more of them than it had.
+    """
+    settings = dict(trial.settings)
+    if trial.state == "stopped" and trial.epochs is not None:
+        settings["training.epochs"] = trial.epochs
+    return with_settings(config, settings)
+
+
+def spread(trials: Sequence[Trial]) -> Spread:
+    """Return how far validation values lie apart.
+
+    Raises:
+        ValueError: all trials have failed.
+    """
+    values = [trial.value for trial in trials if trial.value is not None]
+    return Spread(len(values), *(float(value) for value in np.quantile(values, (0, 0.25, 0.5, 0.75, 1))))
+
+
+def epoch_cost(record: EpochRecord, device: str) -> float:
+    """Return the seconds that an epoch counts for, its look at validation included."""
+    if device != "cpu" or record.processor_seconds is None:
+        return record.seconds + record.evaluation_seconds
+    return record.processor_seconds + (record.evaluation_processor_seconds or 0.0)
+
+
+class _Account:
+    """A listener that keeps a trial's account and curve, and ends it where it is behind or its time is over."""
+
+    def __init__(self, job: TrialJob) -> None:
+        self._job = job
+        self._pruner = Pruner(job.space, job.earlier)
+        self._clock = time.process_time if job.device == "cpu" else time.perf_counter
+        self._begun = self._clock()
+        self._before = 0.0  # spent by epochs that an earlier process has trained
+        self.epochs: int | None = None
+        self.curve: list[tuple[int, float]] = []
+
+    @property
+    def seconds(self) -> float:
+        return self._before + self._clock() - self._begun
+
+    def on_start(self, epochs: int, steps_per_epoch: int, progress: Progress) -> None:
+        """Take over what is behind us; a kill may have come between an epoch and the word that it was the last."""
+        for record in progress.history:
+            self._before += epoch_cost(record, self._job.device)
+            self.on_epoch(record)
+
+    def on_step(self, epoch: int, step: int, loss: float) -> None:
+        """Nothing is looked at within an epoch."""
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Note the epoch, and end the trial where it is not to go on."""
+        self.epochs = record.epoch
+        value = record.metrics.get(self._job.config.training.metric)
+        if value is not None:
+            self.curve.append((record.epoch, value))
+            if self._pruner.is_behind(len(self.curve), value):
+                raise _OverError("pruned")
+        if self.seconds >= self._job.seconds:
+            raise _OverError("stopped")
+
+    def read(self, run: Run) -> None:
+        """Take over the account of a run that was found whole."""
+        for record in run.epochs():
+            self._before += epoch_cost(record, self._job.device)
+            self.epochs = record.epoch
+            if run.config.training.metric in record.metrics:
+                self.curve.append((record.epoch, record.metrics[run.config.training.metric]))
+
+
+def _train(config: RunConfig, job: TrialJob, account: _Account) -> Run:
+    if job.out.exists() and not _of(job.out, config):
+        shutil.rmtree(job.out)  # of another version of the program, or damaged: nothing is lost but time
+    options = RunOptions(device=job.device, resume=True, checkpoint_seconds=CHECKPOINT_SECONDS, listeners=(account,))
+    run = train_run(Merged(config, {}), job.data, job.out, options)
+    if not run.trained:
+        account.read(run)
+    return run
+
+
+def _of(out: Path, config: RunConfig) -> bool:
+    try:
+        return Run.load(out).config == config
+    except RunError:
+        return False
+
+
+def _validation(run: Run) -> float:
+    """Return the validation value of what the run has taken: of its best epoch, or of what was solved."""
+    metric = run.config.training.metric
+    chosen = run.chosen()
+    if chosen is not None:
+        return chosen.metrics[metric]
+    k = int(metric.partition("@")[2])
+    return evaluate_run(run, part="validation", ks=(k,)).metrics[metric]

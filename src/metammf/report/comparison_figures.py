@@ -1,0 +1,206 @@
+"""Figures of comparisons and studies: bars with error bars, spreads of trials, leads with intervals, lines over an axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from metammf.report.figures import INK, Rows, Width, data_of
+from metammf.report.palette import KINDS, series_colours
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_ROW = 21
+
+
+def _place(alt: Any, order: Sequence[str]) -> Any:
+    axis = alt.Axis(ticks=False, domain=False, labelPadding=8)
+    return alt.Y("label:N", sort=list(order), title=None, axis=axis)
+
+
+def _kind(alt: Any, rows: Rows) -> Any:
+    """Colour by kind; the legend names those that are there, the known kinds first."""
+    found = list(dict.fromkeys(row["kind"] for row in rows))
+    there = [*(kind for kind in KINDS if kind in found), *(kind for kind in found if kind not in KINDS)]
+    scale = alt.Scale(domain=there, range=series_colours(there))
+    return alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="top") if len(there) > 1 else None)
+
+
+def ranked_chart(rows: Rows, title: str, *, width: Width = "container") -> Any:
+    """Show means as bars, with plus and minus one deviation over seeds, in the order of the rows.
+
+    Args:
+        rows: ``label, kind, mean, low, high, spread`` (whether there is a deviation).
+        title: Of the axis.
+        width: In pixels, or that of the place.
+    """
+    import altair as alt
+
+    base = alt.Chart(data_of(rows), width=width, height=_ROW * len(rows)).encode(
+        _place(alt, [row["label"] for row in rows]),
+        tooltip=[
+            alt.Tooltip("label:N", title="model"),
+            alt.Tooltip("mean:Q", format=".4f"),
+            alt.Tooltip("low:Q", title="less a deviation", format=".4f"),
+            alt.Tooltip("high:Q", title="and one more", format=".4f"),
+        ],
+    )
+    bars = base.mark_bar(cornerRadiusEnd=2, height=14).encode(
+        alt.X("mean:Q", title=title, axis=alt.Axis(tickCount=4, labelFlush=False)), _kind(alt, rows)
+    )
+    if not any(row["spread"] for row in rows):
+        return bars
+    return bars + base.transform_filter("datum.spread").mark_rule(strokeWidth=1.6, color=INK).encode(
+        alt.X("low:Q"), alt.X2("high:Q")
+    )
+
+
+def lead_chart(rows: Rows, title: str, *, width: Width = "container") -> Any:
+    """Show paired differences with their 95% intervals; a filled dot where a test tells the pair apart.
+
+    Args:
+        rows: ``label, kind, difference, low, high, significant, p``, in order.
+        title: Of the axis.
+        width: In pixels, or that of the place.
+    """
+    import altair as alt
+
+    base = alt.Chart(data_of(rows), width=width, height=_ROW * len(rows)).encode(
+        _place(alt, [row["label"] for row in rows]),
+        _kind(alt, rows),
+        tooltip=[
+            alt.Tooltip("label:N", title="against"),
+            alt.Tooltip("difference:Q", format="+.4f"),
+            alt.Tooltip("low:Q", title="95% from", format="+.4f"),
+            alt.Tooltip("high:Q", title="to", format="+.4f"),
+            alt.Tooltip("p:Q", title="p, corrected", format=".2g"),
+        ],
+    )
+    zero = alt.Chart(data_of([{"zero": 0}])).mark_rule(color="#777", strokeDash=[4, 3]).encode(alt.X("zero:Q"))
+    axis = alt.Axis(format="+.3~f", tickCount=5)
+    chart = zero + base.mark_rule(strokeWidth=2.2).encode(alt.X("low:Q", title=title, axis=axis), alt.X2("high:Q"))
+    dots = base.encode(alt.X("difference:Q"))
+    # A layer that its filter leaves empty has no extent, of which browsers complain.
+    if any(row["significant"] for row in rows):
+        chart += dots.transform_filter("datum.significant").mark_point(size=80, filled=True, opacity=1)
+    if not all(row["significant"] for row in rows):
+        chart += dots.transform_filter("!datum.significant").mark_point(size=80, strokeWidth=2)
+    return chart
+
+
+def spread_chart(rows: Rows, order: Sequence[str], title: str, *, width: Width = "container") -> Any:
+    """Show what each trial of a search reached on validation, a tick each, and a dot on the one that was chosen.
+
+    Args:
+        rows: ``label, kind, value, trial, settings, chosen``.
+        order: Labels, from top to bottom.
+        title: Of the axis.
+        width: In pixels, or that of the place.
+    """
+    import altair as alt
+
+    base = alt.Chart(data_of(rows), width=width, height=_ROW * len(order)).encode(
+        _place(alt, order),
+        alt.X("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, labelFlush=False)),
+        _kind(alt, rows),
+        tooltip=[
+            alt.Tooltip("label:N", title="model"),
+            alt.Tooltip("trial:Q"),
+            alt.Tooltip("value:Q", format=".4f"),
+            alt.Tooltip("settings:N"),
+        ],
+    )
+    return base.mark_tick(thickness=1.6, opacity=0.6, height=12) + base.transform_filter("datum.chosen").mark_point(
+        filled=True, size=75, opacity=1
+    )
+
+
+def cost_chart(rows: Rows, title: str, *, width: Width = "container") -> Any:
+    """Show a metric by the seconds of an epoch, one named dot a model.
+
+    Args:
+        rows: ``label, kind, mean, seconds``.
+        title: Of the metric's axis.
+        width: In pixels, or that of the place.
+    """
+    import altair as alt
+
+    base = alt.Chart(data_of(rows), width=width, height=320).encode(
+        alt.X("seconds:Q", title="seconds an epoch, one core", scale=alt.Scale(type="log", nice=False, padding=60)),
+        alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False, padding=14)),
+    )
+    tooltip = [
+        alt.Tooltip("label:N", title="model"),
+        alt.Tooltip("mean:Q", format=".4f"),
+        alt.Tooltip("seconds:Q", format=".3g"),
+    ]
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(_kind(alt, rows), tooltip=tooltip)
+    return dots + base.mark_text(align="left", dx=8, fontSize=11, color=INK).encode(alt.Text("label:N"))
+
+
+def axis_chart(
+    rows: Rows, levels: Rows, series: Sequence[str], axis: str, title: str, *, log: bool, width: Width = "container"
+) -> Any:
+    """Show means over an axis, a line a series, with plus and minus one deviation over seeds; and levels beside the lines.
+
+    Args:
+        rows: ``series, x, mean, low, high, spread``.
+        levels: ``series, mean``: drawn as dashed lines across.
+        series: All of them, in the order of the legend.
+        axis: Title of the axis.
+        title: Of the quantity.
+        log: Whether the axis counts in powers of two.
+        width: In pixels, or that of the place.
+    """
+    import altair as alt
+
+    values = sorted({row["x"] for row in rows})
+    colour = alt.Color(
+        "series:N",
+        scale=alt.Scale(domain=list(series), range=series_colours(series)),
+        legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3),
+    )
+    scale = alt.Scale(type="log", base=2) if log else alt.Scale(zero=False, padding=12)
+    x = alt.X("x:Q", title=axis, scale=scale, axis=alt.Axis(values=values, grid=False, format="d", labelFlush=False))
+    y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False, padding=8))
+    tooltip = [
+        alt.Tooltip("series:N"),
+        alt.Tooltip("x:Q", title=axis),
+        alt.Tooltip("mean:Q", title=title, format=".4~g"),
+    ]
+    base = alt.Chart(data_of(rows), width=width, height=260).encode(x, colour)
+    chart = base.mark_line(strokeWidth=2, point={"filled": True, "size": 55}).encode(y, tooltip=tooltip)
+    if any(row["spread"] for row in rows):
+        spans = base.transform_filter("datum.spread").mark_rule(strokeWidth=1.5, opacity=0.8)
+        chart += spans.encode(alt.Y("low:Q", title=title), alt.Y2("high:Q"))
+    if levels:
+        chart += (
+            alt.Chart(data_of(levels))
+            .mark_rule(strokeDash=[6, 4], strokeWidth=1.8)
+            .encode(alt.Y("mean:Q"), colour, tooltip=[tooltip[0], tooltip[2]])
+        )
+    return chart
+
+
+def groups_chart(rows: Rows, groups: Mapping[str, str], *, width: Width = "container") -> Any:
+    """Show items in two dimensions by the group that they are of.
+
+    Args:
+        rows: ``x, y, item, title, group``.
+        groups: Group -> colour, in the order of the legend.
+        width: In pixels, or that of the place.
+    """
+    import altair as alt
+
+    scale = alt.Scale(domain=list(groups), range=list(groups.values()))
+    flat = alt.Scale(zero=False, padding=8)
+    return (
+        alt.Chart(data_of(rows), width=width, height=340)
+        .mark_point(filled=True, size=26, opacity=0.75)
+        .encode(
+            alt.X("x:Q", axis=None, scale=flat),
+            alt.Y("y:Q", axis=None, scale=flat),
+            alt.Color("group:N", scale=scale, legend=alt.Legend(title=None, orient="top", symbolOpacity=1, columns=4)),
+            tooltip=[alt.Tooltip("item:N"), alt.Tooltip("title:N"), alt.Tooltip("group:N")],
+        )
+    )

@@ -1,0 +1,141 @@
+"""What a comparison found, in plain words computed from it; they read right whoever wins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from metammf.report.comparison_table import kind_of, main_metric, ranked
+from metammf.report.tables import TABLE_TITLES, of_metric
+from metammf.report.words import LEVEL, listed, metric_name, number, p_value, signed
+
+if TYPE_CHECKING:
+    from metammf.experiments.comparison_results import ComparisonResults, ModelResult, PairTest
+
+
+def headline(results: ComparisonResults) -> str:
+    """Where MetaMMF stands by the main metric over all test items."""
+    order = by_test(results)
+    if not order:
+        return "No model is done yet"
+    name = metric_name(main_metric(results))
+    ours = next((model for model in ranked(results) if kind_of(model) == "MetaMMF"), None)
+    if ours is None:
+        return f"{order[0].name} is first of {len(order)} models by {name}"
+    place = order.index(ours) + 1
+    if place > 1:
+        test = _test(results, ours.name, order[0].name)
+        level = ", and cannot be told from the first" if test is not None and test.p_holm >= LEVEL else ""
+        return f"{ours.name} is {_ordinal(place)} of {len(order)} models by {name}, behind {order[0].name}{level}"
+    if len(order) == 1:
+        return f"{ours.name} alone: nothing to compare it with"
+    test = _test(results, ours.name, order[1].name)
+    told = test is not None and test.p_holm < LEVEL
+    return f"{ours.name} is first of {len(order)} models by {name}{'' if told else f', level with {order[1].name}'}"
+
+
+def findings(results: ComparisonResults) -> list[str]:
+    """What was found, a sentence or two each."""
+    return [
+        text
+        for text in (_best(results), _ours(results), _level(results), *_placebos(results), _published(results))
+        if text
+    ]
+
+
+def by_test(results: ComparisonResults, table: str = "all") -> list[ModelResult]:
+    """The models, placebos apart, the best on the test part first."""
+    metric = main_metric(results)
+    there = [one for one in results.models if one.placebo is None and one.mean(metric, table) is not None]
+    return sorted(there, key=lambda one: -(one.mean(metric, table) or 0.0))
+
+
+def _ordinal(place: int) -> str:
+    return {1: "first", 2: "second", 3: "third"}.get(place, f"{place}th")
+
+
+def _test(results: ComparisonResults, a: str, b: str, table: str = "all") -> PairTest | None:
+    """The test of this pair by the main metric, whichever of the two stands first."""
+    metric = main_metric(results)
+    return next(
+        (one for one in results.tests if (one.metric, one.table, {one.a, one.b}) == (metric, table, {a, b})), None
+    )
+
+
+def _value(model: ModelResult, metric: str, table: str = "all") -> str:
+    cell = of_metric(model.seeds, metric, table)
+    return "nothing" if cell is None else number(cell.mean) + ("" if cell.std is None else f" ± {number(cell.std)}")
+
+
+def _best(results: ComparisonResults) -> str:
+    metric, parts = main_metric(results), []
+    for table, title in TABLE_TITLES.items():
+        order = by_test(results, table)
+        if order and table != "warm":
+            parts.append(f"{title[0].lower()}{title[1:]}: {order[0].name}, {_value(order[0], metric, table)}")
+    return f"Best by {metric_name(metric)}, {'; '.join(parts)}." if parts else ""
+
+
+def _ours(results: ComparisonResults) -> str:
+    order, metric = by_test(results), main_metric(results)
+    ours = [model for model in ranked(results) if kind_of(model) == "MetaMMF"]
+    if not ours or len(order) < 2:
+        return ""
+    other = next((model for model in order if kind_of(model) != "MetaMMF"), None)
+    if other is None:
+        return ""
+    test = _test(results, ours[0].name, other.name)
+    values = f"{_value(ours[0], metric)} against {_value(other, metric)}"
+    if test is None:
+        return f"{ours[0].name}, the MetaMMF that validation puts first, against the best of the others, {other.name}: {values}."
+    difference = test.difference if test.a == ours[0].name else -test.difference
+    says = "cannot be told from" if test.p_holm >= LEVEL else "is ahead of" if difference > 0 else "is behind"
+    return (
+        f"{ours[0].name}, the MetaMMF that validation puts first, {says} the best of the others, {other.name}"
+        f" ({values}; difference {signed(difference)}, {p_value(test.p_holm)})."
+    )
+
+
+def _level(results: ComparisonResults) -> str:
+    order = by_test(results)
+    level = [
+        model.name
+        for model in order[1:]
+        if (test := _test(results, order[0].name, model.name)) is not None and test.p_holm >= LEVEL
+    ]
+    if len(order) < 2 or not results.tests:
+        return ""
+    if not level:
+        return f"Every other model is behind {order[0].name} by a paired test over users."
+    return f"Not to be told from {order[0].name} by a paired test over users: {listed(level)}."
+
+
+def _placebos(results: ComparisonResults) -> list[str]:
+    """Of each model that was run on its features and on others too."""
+    found, names = [], {model.name: model for model in results.models}
+    for placebo in results.models:
+        whole = names.get(placebo.name.replace(f"+{placebo.placebo}", ""))
+        if placebo.placebo is None or whole is None:
+            continue
+        test = _test(results, whole.name, placebo.name)
+        if test is not None:
+            difference = test.difference if test.a == whole.name else -test.difference
+            says = "no difference that a test can tell" if test.p_holm >= LEVEL else signed(difference)
+            found.append(
+                f"What content adds to {whole.name}, against {placebo.placebo}: {says} ({p_value(test.p_holm)})."
+            )
+    return found
+
+
+def _published(results: ComparisonResults) -> str:
+    metric, order = main_metric(results), by_test(results)
+    figures = [one for one in results.published if one.metric == metric]
+    if not figures or not order:
+        return ""
+    best = max(figures, key=lambda one: one.value)
+    honest = max((one for one in figures if one.picked_on == "validation"), key=lambda one: one.value, default=None)
+    text = (
+        f"Best published {metric_name(metric)}: {number(best.value)} ({best.model}, epoch picked on {best.picked_on})"
+    )
+    if honest is not None and honest is not best:
+        text += f"; with the epoch picked on validation {number(honest.value)} ({honest.model})"
+    return f"{text}. Best here: {number(order[0].mean(metric) or 0.0)}."

@@ -1,0 +1,61 @@
+"""What fast code is held against: the definitions written out one node, one edge and one item at a time, on tiny data.
+
+U users, N items. Nodes are the users, then the items.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from metammf.data.interactions import Interactions
+    from metammf.data.splitting import Split
+
+
+def edges_of(train: Interactions) -> NDArray[np.bool_]:
+    """Return which nodes are neighbours, (U + N, U + N), in both directions."""
+    count = train.num_users + train.num_items
+    edges = np.zeros((count, count), dtype=np.bool_)
+    edges[train.users, train.num_users + train.items] = True
+    return edges | edges.T
+
+
+def symmetric(weights: NDArray[Any]) -> NDArray[np.float64]:
+    """Return each entry over the square root of the product of its row's and its column's sum."""
+    rows, columns = weights.sum(1), weights.sum(0)
+    out = np.zeros(weights.shape)
+    for row, column in zip(*np.nonzero(weights), strict=True):
+        out[row, column] = float(weights[row, column]) / float(rows[row] * columns[column]) ** 0.5
+    return out
+
+
+def spread(weights: NDArray[np.float64], x: Tensor) -> Tensor:
+    """Return for each row the sum over its entries of weight times the entry's vector."""
+    out = [torch.zeros(x.shape[1]) for _ in range(len(weights))]
+    for row, column in zip(*np.nonzero(weights), strict=True):
+        out[row] = out[row] + float(weights[row, column]) * x[column]
+    return torch.stack(out)
+
+
+def light(edges: NDArray[np.bool_], x: Tensor, num_layers: int) -> Tensor:
+    """Return the mean over hops of symmetric propagation; a node without edges has made none."""
+    weights = symmetric(edges)
+    hops = [x]
+    for _ in range(num_layers):
+        hops.append(spread(weights, hops[-1]))
+    connected = torch.from_numpy(edges.any(1)).unsqueeze(1)
+    return torch.where(connected, torch.stack(hops).mean(0), x)
+
+
+def standardized(split: Split, name: str) -> NDArray[np.float64]:
+    """Return a modality with zero mean and unit variance over the items that have train interactions and the modality."""
+    features = split.catalog.features
+    values = features.matrices[name].astype(float)
+    known = features.present[name] & (split.train.item_counts > 0)
+    return (values - values[known].mean(0)) / values[known].std(0)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from metammf.experiments.study_run import StudyOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in this process: what is looked at is what is told, not memory."""
+    monkeypatch.setattr("metammf.experiments.study_run.StudyOptions", functools.partial(StudyOptions, apart=False))
+
+
+def test_a_study_from_end_to_end_and_its_report_again(
+    metammf: Callable[..., Any], groups: Path, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "my study"
+    words = ["study", "rank", groups, "--out", out, "--recipe", "metammf-mf", "--values", 1, "--seeds", 1, *small]
+    words += ["--set", "training.epochs=2", "--choose", "training.num_negatives=1,2", "--seen", "train"]
+    told = metammf(*words)
+    assert told.status == 0, told.err
+    assert told.out.splitlines()[-1] == str(out / "report.html")
+    assert "CP, R = 1" in told.out
+    found = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    assert [row["label"] for row in found["rows"]] == ["CP, R = 1", "dense", "static"]
+    assert [len(row["trials"]) for row in found["rows"]] == [2, 2, 2]
+    assert found["seen"] == "train"
+    assert found["command"].startswith(
+        f"metammf study rank {groups} --out '{out}' --recipe metammf-mf --values 1 --set"
+    )
+    assert "--choose training.num_negatives=1,2 --seen train --seeds 1" in found["command"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    (out / "report.html").unlink()
+    again = metammf("report", out)
+    assert (again.status, again.out.strip()) == (0, str(out / "report.html"))
+    assert (out / "report.html").read_text(encoding="utf-8") == page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--seeds", 0), "--seeds: expected a whole number of at least 1, got 0"),
+        (("--choose", "model.cp_rank"), "setting 'model.cp_rank': expected SECTION.KEY=VALUE"),
+        (("--choose", "cp_rank=1,2"), "setting 'cp_rank=[1,2]': expected SECTION.KEY=VALUE"),
+        (("--choose", "model.cp_rnk=1,2"), "unknown setting 'model.cp_rnk' (did you mean 'cp_rank'?)"),
+        (("--values", 3), "study fusion has no values to choose"),
+        (("--recipe", "ease"), "study fusion is of MetaMMF's fusion, and recipe ease is of ease"),
+    ],
+)
+def test_what_is_refused(
+    refused: Callable[..., str], groups: Path, tmp_path: Path, words: tuple[Any, ...], message: str
+) -> None:
+    assert message in refused("study", "fusion", groups, "--out", tmp_path / "out", *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_nothing_is_begun(
+    refused: Callable[..., str], groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "altair", None)
+    message = refused("study", "fusion", groups, "--out", tmp_path / "out")
+    assert message == "the report needs altair: pip install 'metammf[report]'"
+
+
+def test_a_data_set_without_a_split_asks_for_a_method(
+    refused: Callable[..., str], unsplit: Path, tmp_path: Path
+) -> None:
+    assert "split" in refused("study", "fusion", unsplit, "--out", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_report_of_nothing(refused: Callable[..., str], tmp_path: Path) -> None:
+    assert "expected one of comparison.json, study.json and results.json" in refused("report", tmp_path)

@@ -1,0 +1,244 @@
+"""A whole comparison on two groups of users: equal budgets, choice on validation alone, one look at test, and any kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metammf.data.features import absent_features
+from metammf.data.folder import load_dataset, save_dataset
+from metammf.data.interactions import Interactions
+from metammf.errors import ConfigError, DataError, LeakageError, RunError
+from metammf.experiments import compare, evaluating
+from metammf.experiments.compare import ComparisonPlan, run_comparison
+from metammf.experiments.comparison_results import ComparisonResults
+from metammf.testing.data import scrambled
+
+SETTINGS = {"training.epochs": 2, "training.batch_size": 200}
+MODELS = ("mf+model.embedding_dim=8", "ease", "popularity")
+
+
+def plan(data, **options):
+    known = {"models": MODELS, "profile": "metammf", "trials": 3, "seeds": 2, "settings": SETTINGS, "here": True}
+    return ComparisonPlan(data=data, **known | options)
+
+
+class KilledError(Exception):
+    """What stands for a kill."""
+
+
+def stop_after(runs):
+    def progress(done, total, what):
+        if done >= runs:
+            raise KilledError
+
+    return progress
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_waiting_for_the_disk():
+    """A comparison of moments writes hundreds of files; that they outlive a loss of power is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """A comparison; how often the test part was read."""
+    out, looks = tmp_path_factory.mktemp("comparison") / "out", []
+    evaluate = evaluating.evaluate
+
+    def counted(scorer, split, *, part="test", **options):
+        looks.append(part)
+        return evaluate(scorer, split, part=part, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluating, "evaluate", counted)
+        results = run_comparison(plan(folder), out)
+    return results, out, looks
+
+
+def choices(results):
+    return {one.name: (one.chosen_trial, one.chosen) for one in results.models}
+
+
+def outcome(results):
+    """All but times and memory."""
+    plain = results.to_plain()
+    for model in plain["models"]:
+        for one in [*model["trials"], *model["seeds"]]:
+            for key in ("seconds", "seconds_per_epoch", "peak_mib"):
+                one.pop(key, None)
+    return {key: plain[key] for key in ("models", "tests", "improvements", "audit", "data", "profile", "budget")}
+
+
+def test_every_model_has_the_same_budget_and_begins_with_its_recipe(finished):
+    results, _, _ = finished
+    assert [one.name for one in results.models] == list(MODELS)
+    mf, ease, popularity = results.models
+    assert len(mf.trials) == len(ease.trials) == 3
+    assert len(popularity.trials) == 1  # it has nothing to search
+    assert all(trial.settings == {key: one.recipe for key, one in model.space.items()}
+               for model in results.models for trial in model.trials[:1])  # fmt: skip
+    assert mf.space.keys() == {"training.learning_rate", "training.weight_decay"}
+
+
+def test_the_best_trial_on_validation_is_taken(finished):
+    for model in finished[0].models:
+        best = max(trial.value for trial in model.trials)
+        assert model.trials[model.chosen_trial].value == best == model.spread.highest
+        for key, value in model.chosen.items():
+            section, _, name = key.partition(".")
+            assert model.config[section][name] == value
+
+
+def test_the_test_part_is_read_once_a_final_run(finished):
+    results, _, looks = finished
+    assert [len(one.seeds) for one in results.models] == [2, 1, 1]  # what is solved draws nothing
+    assert looks.count("test") == 4
+
+
+def test_what_was_found_is_on_the_disk(finished):
+    results, out, _ = finished
+    assert ComparisonResults.read(out / "comparison.json") == results
+    assert results.complete
+    lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+    assert len(lines) == sum(len(one.trials) for one in results.models) == 7
+    assert not list(out.glob("models/*/trial-*"))
+    assert (out / "models" / "ease" / "seed-1" / "recommender").is_dir()
+
+
+def test_all_pairs_are_tested_and_the_audit_is_told(finished):
+    results, _, _ = finished
+    assert {(one.a, one.b) for one in results.tests} == {
+        (a, b) for place, a in enumerate(MODELS) for b in MODELS[place + 1 :]
+    }
+    assert {one.table for one in results.tests} == {"all", "cold among all", "cold among cold"}
+    assert len(results.improvements) == 3 * 2 * 3
+    assert "parts are apart" in {check.name for check in results.audit}
+
+
+@pytest.mark.parametrize("runs", [2, 5])
+def test_a_comparison_that_was_killed_ends_as_if_it_had_not_been(finished, folder, tmp_path, runs):
+    with pytest.raises(KilledError):
+        run_comparison(plan(folder), tmp_path / "out", progress=stop_after(runs))
+    lines = (tmp_path / "out" / "ledger.jsonl").read_text()
+    told = []
+    results = run_comparison(plan(folder), tmp_path / "out", progress=lambda *what: told.append(what))
+    assert outcome(results) == outcome(finished[0])
+    assert (tmp_path / "out" / "ledger.jsonl").read_text().startswith(lines)
+    assert told[0][0] == runs
+    assert told[-1][0] == told[-1][1] == 11
+
+
+def test_a_finished_comparison_reads_the_test_part_no_more(finished, folder, monkeypatch):
+    results, out, _ = finished
+    monkeypatch.setattr(evaluating, "evaluate", None)
+    assert outcome(run_comparison(plan(folder), out)) == outcome(results)
+
+
+def test_scrambling_the_test_part_changes_no_choice(finished, folder, tmp_path):
+    """The contract: what is chosen depends on train and validation alone."""
+    dataset = load_dataset(folder)
+    split = dataset.split()
+    other = scrambled(split.test, avoid=(split.train, split.validation))
+    parts = (split.train, split.validation, other)
+    users, items = (np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "items"))
+    log = Interactions(users, items, dataset.num_users, dataset.num_items)
+    labels = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in parts])
+    save_dataset(replace(dataset, interactions=log, parts=labels), tmp_path / "scrambled")
+    results = run_comparison(plan(tmp_path / "scrambled"), tmp_path / "out")
+    assert choices(results) == choices(finished[0])
+    assert [one.validation("recall@10") for one in results.models] == [
+        one.validation("recall@10") for one in finished[0].models
+    ]
+    assert results.models[1].mean("recall@10") != finished[0].models[1].mean("recall@10")
+
+
+def test_models_and_seeds_may_join_later(finished, folder, tmp_path):
+    shutil.copytree(finished[1], tmp_path / "out")
+    more = run_comparison(plan(folder, models=("ease", "p3"), seeds=3), tmp_path / "out")
+    assert [one.name for one in more.models] == ["ease", "p3"]
+    assert choices(more)["ease"] == choices(finished[0])["ease"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"minutes": 20.0}, "another minutes: 10.0, asked is 20.0"),
+        ({"trials": 4}, "another trials"),
+        ({"profile": "mmrec"}, "another profile"),
+        ({"settings": {"training.epochs": 3}}, "was begun with other settings"),
+    ],
+)
+def test_another_budget_or_protocol_is_another_comparison(finished, folder, options, told):
+    with pytest.raises(RunError, match=told):
+        run_comparison(plan(folder, **options), finished[1])
+
+
+def test_a_folder_of_somebody_elses_is_refused(folder, tmp_path):
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(RunError, match=r"is not a comparison's folder \(it has no plan\.json\)"):
+        run_comparison(plan(folder), tmp_path)
+
+
+def test_no_search_takes_more_than_its_time(folder, tmp_path):
+    """The recipe's first epoch is over the budget: it is stopped there, and the final run gets no more epochs than it had."""
+    results = run_comparison(plan(folder, models=MODELS[:1], minutes=1e-9, seeds=1), tmp_path / "out")
+    (model,) = results.models
+    assert [(trial.state, trial.epochs) for trial in model.trials] == [("stopped", 1)]
+    assert (model.seeds[0].epochs, model.config["training"]["epochs"]) == (1, 1)
+
+
+def test_what_the_data_cannot_serve_is_left_out_and_told(folder, tmp_path, caplog):
+    dataset = load_dataset(folder)
+    bare = replace(dataset, catalog=replace(dataset.catalog, features=absent_features({}, dataset.num_items)))
+    save_dataset(bare, tmp_path / "bare")
+    results = run_comparison(plan(tmp_path / "bare", models=("vbpr", "popularity")), tmp_path / "out")
+    assert [one.name for one in results.models] == ["popularity"]
+    assert [(one.name, "has no features" in one.reason) for one in results.left_out] == [("vbpr", True)]
+    assert "vbpr is left out" in caplog.text
+    with pytest.raises(ConfigError, match="no model can be compared: vbpr"):
+        run_comparison(plan(tmp_path / "bare", models=("vbpr",)), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_modality_that_is_not_there_leaves_the_model_out(folder, tmp_path):
+    asked = ('vbpr+model.modalities=["smell"]', "popularity")
+    results = run_comparison(plan(folder, models=asked), tmp_path / "out")
+    assert "smell" in results.left_out[0].reason
+
+
+def test_a_model_of_which_every_trial_fails_is_left_out(folder, tmp_path):
+    results = run_comparison(plan(folder, models=("ease+model.max_items=1", "popularity")), tmp_path / "out")
+    assert [one.name for one in results.models] == ["popularity"]
+    assert "items x items memory" in results.left_out[0].reason
+    again = run_comparison(plan(folder, models=("ease+model.max_items=1", "popularity")), tmp_path / "out")
+    assert again.left_out == results.left_out
+
+
+def test_a_leak_stops_all_before_anything_is_written(folder, tmp_path, monkeypatch):
+    def leaky(*_):
+        raise LeakageError("leakage audit failed: parts are apart")
+
+    monkeypatch.setattr(compare, "audit", leaky)
+    with pytest.raises(LeakageError, match="parts are apart"):
+        run_comparison(plan(folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_profile_needs_is_told(folder, tmp_path):
+    with pytest.raises(DataError, match="profile user-time: two groups has no timestamps"):
+        run_comparison(plan(folder, profile="user-time"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("option", ["trials", "seeds", "jobs", "minutes"])
+def test_budgets_that_are_none_are_refused(folder, option):
+    with pytest.raises(ConfigError, match=f"--{option}: expected"):
+        plan(folder, **{option: 0})

@@ -1,0 +1,89 @@
+"""What a search tries depends on the ledger alone, lies in the space, and goes where values are high."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metammf.errors import MissingExtraError
+from metammf.experiments.comparison_results import SearchedSetting, Trial
+from metammf.experiments.proposing import STARTUP, Pruner, propose, require_optuna
+
+SPACE = {
+    "model.rate": SearchedSetting(1e-4, 1e-1, log=True, integer=False, choices=(), recipe=1e-3),
+    "model.layers": SearchedSetting(1, 4, log=False, integer=True, choices=(), recipe=2),
+    "model.widths": SearchedSetting(None, None, log=False, integer=False, choices=((8,), (16, 8)), recipe=(8,)),
+    "model.rank": SearchedSetting(1, 64, log=True, integer=True, choices=(), recipe=16),
+}
+
+
+def finished(number, chosen, value, curve=()):
+    return Trial(number, chosen, "finished", 1.0, 3, value, curve)
+
+
+def search(trials, value_of, label="it"):
+    """A search of which the values are known."""
+    found = []
+    for number in range(trials):
+        chosen = propose(SPACE, found, label)
+        found.append(finished(number, chosen, value_of(chosen)))
+    return found
+
+
+def test_the_first_trial_is_the_recipe():
+    assert propose(SPACE, (), "it") == {key: one.recipe for key, one in SPACE.items()}
+    assert propose({}, (), "it") == {}
+
+
+def test_the_trials_after_it_keep_some_of_it():
+    recipe = propose(SPACE, (), "it")
+    kept = [trial.settings[key] == recipe[key] for trial in search(STARTUP + 1, lambda _: 0.5)[1:] for key in SPACE]
+    assert 0 < sum(kept) < len(kept)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from(["finished", "pruned", "stopped", "failed"]))
+def test_all_that_is_proposed_lies_in_the_space(seed, state):
+    trials = search(STARTUP + 1, lambda chosen: (chosen["model.layers"] * 7 + seed) % 5 / 5, label=str(seed))
+    last = trials[-1]
+    trials[-1] = Trial(last.number, last.settings, state, 1.0, 2, 0.1, ((1, 0.05), (2, 0.1)))
+    for trial in [*trials, finished(len(trials), propose(SPACE, trials, str(seed)), 0.0)]:
+        chosen = trial.settings
+        assert 1e-4 <= chosen["model.rate"] <= 1e-1
+        assert chosen["model.layers"] in (1, 2, 3, 4)
+        assert chosen["model.widths"] in ((8,), (16, 8))
+        assert chosen["model.rank"] in range(1, 65)
+
+
+def test_the_same_ledger_asks_for_the_same():
+    trials = search(STARTUP + 3, lambda chosen: chosen["model.rate"])
+    assert propose(SPACE, trials, "it") == propose(SPACE, trials, "it")
+    assert propose(SPACE, trials, "it") != propose(SPACE, trials, "another")
+
+
+def test_a_search_finds_better_than_the_recipe():
+    trials = search(15, lambda chosen: -abs(chosen["model.layers"] - 4) - abs(chosen["model.rank"] - 50) / 50)
+    assert max(trial.value for trial in trials) > trials[0].value
+
+
+def test_a_trial_behind_the_median_is_given_up_after_some_looks():
+    curve = tuple((epoch, 0.1 * epoch) for epoch in range(1, 11))
+    earlier = [finished(number, propose(SPACE, (), "it"), 1.0, curve) for number in range(3)]
+    slow = Pruner(SPACE, earlier)
+    told = [slow.is_behind(look, 0.05 * look) for look in range(1, 11)]
+    assert told.index(True) == 4  # looks 1 to 4 are too early
+    fast = Pruner(SPACE, earlier)
+    assert not any(fast.is_behind(look, 0.2 * look) for look in range(1, 11))
+
+
+def test_the_recipe_is_never_given_up():
+    assert not any(Pruner(SPACE, ()).is_behind(look, 0.0) for look in range(1, 20))
+
+
+def test_a_missing_optuna_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'metammf\[compare\]'"):
+        require_optuna()

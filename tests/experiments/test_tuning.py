@@ -1,0 +1,163 @@
+"""One model's search: what each trial is, how it ends, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from metammf.errors import NonFiniteLossError
+from metammf.experiments import tuning
+from metammf.experiments.comparison_results import Budget, Trial
+from metammf.experiments.config import merge
+from metammf.experiments.search_space import search_space
+from metammf.experiments.tuning import TrialJob, best_trial, chosen_config, is_over, run_trial, spent, spread
+from metammf.training.loop import Trainer
+
+SMALL = {
+    "model.embedding_dim": 8,
+    "training.epochs": 4,
+    "training.batch_size": 200,
+    "training.learning_rate": 0.005,
+    "training.metric": "ndcg@5",
+}
+
+
+@pytest.fixture
+def job(folder, tmp_path):
+    config = merge("mf", SMALL).config
+    return TrialJob("mf", config, search_space(config), (), 1e9, folder, tmp_path / "trial")
+
+
+def timeless(trial):
+    return replace(trial, seconds=0.0)
+
+
+def test_the_first_trial_is_the_recipe_and_tells_its_curve(job):
+    trial = run_trial(job)
+    assert (trial.number, trial.state, trial.epochs) == (0, "finished", 4)
+    assert trial.settings["training.learning_rate"] == 0.005
+    assert [epoch for epoch, _ in trial.curve] == [1, 2, 3, 4]
+    assert trial.value == max(value for _, value in trial.curve)
+    assert trial.seconds > 0
+
+
+def test_the_next_trial_knows_of_those_before(job):
+    first = run_trial(job)
+    second = run_trial(replace(job, earlier=(first,), out=job.out.with_name("next")))
+    assert second.number == 1
+    assert second.settings != first.settings
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_trial_that_was_killed_ends_as_if_it_had_not_been(job, monkeypatch, at):
+    """Between an epoch's checkpoint and all that comes after it; and with none for a while."""
+    straight = run_trial(replace(job, out=job.out.with_name("straight")))
+    monkeypatch.setattr(tuning, "CHECKPOINT_SECONDS", 0.0)
+    look = tuning._Account.on_epoch
+
+    def killed(self, record):
+        if record.epoch == at:
+            raise KeyboardInterrupt
+        look(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning._Account, "on_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(job)
+    trained = []
+    epoch = Trainer._epoch
+    monkeypatch.setattr(Trainer, "_epoch", lambda self, number: trained.append(number) or epoch(self, number))
+    assert timeless(run_trial(job)) == timeless(straight)
+    assert trained == list(range(at + 1, 5))
+
+
+def test_a_trial_that_was_whole_before_the_kill_is_not_trained_again(job, monkeypatch):
+    straight = run_trial(job)
+    monkeypatch.setattr(Trainer, "_epoch", None)
+    again = run_trial(job)
+    assert timeless(again) == timeless(straight)
+    assert again.seconds > 0
+
+
+def test_leftovers_of_other_settings_give_way(job):
+    run_trial(job)
+    other = replace(job, config=merge("mf", SMALL | {"training.epochs": 2}).config)
+    assert run_trial(other).epochs == 2
+
+
+def test_the_budget_ends_a_trial_and_its_best_value_so_far_counts(job):
+    trial = run_trial(replace(job, seconds=0.0))
+    assert (trial.state, trial.epochs) == ("stopped", 1)
+    assert trial.value == trial.curve[0][1]
+    assert chosen_config(job.config, trial).training.epochs == 1
+
+
+def test_a_trial_that_is_behind_is_pruned(job):
+    curve = tuple((epoch, 1.0) for epoch in range(1, 9))
+    earlier = tuple(
+        Trial(
+            number, {**run_settings(job), "training.weight_decay": 1e-6 * (number + 1)}, "finished", 1.0, 8, 1.0, curve
+        )
+        for number in range(3)
+    )
+    longer = merge("mf", SMALL | {"training.epochs": 8}).config
+    trial = run_trial(replace(job, config=longer, earlier=earlier))
+    assert (trial.state, trial.epochs) == ("pruned", 5)
+    assert best_trial((*earlier, trial)) == earlier[0]
+
+
+def run_settings(job):
+    return {key: one.recipe for key, one in job.space.items()}
+
+
+def test_settings_that_do_not_fit_fail_and_the_search_goes_on(job, monkeypatch):
+    def diverges(*_):
+        raise NonFiniteLossError("the loss is not finite at epoch 1")
+
+    monkeypatch.setattr(tuning, "train_run", diverges)
+    trial = run_trial(job)
+    assert (trial.state, trial.value, trial.reason) == ("failed", None, "the loss is not finite at epoch 1")
+    assert not is_over((trial,), Budget(1.0, 10, (1,)), job.space)
+
+
+def test_a_solved_model_is_searched_the_same_way(job):
+    config = merge("ease", {"training.metric": "ndcg@5"}).config
+    solved = replace(job, label="ease", config=config, space=search_space(config))
+    first = run_trial(solved)
+    assert (first.state, first.epochs, first.curve, first.settings) == ("finished", None, (), {"model.l2": 50.0})
+    second = run_trial(replace(solved, earlier=(first,), out=job.out.with_name("next")))
+    assert second.settings["model.l2"] != 50.0
+    assert 0 < second.value <= 1
+
+
+def test_settings_that_were_tried_are_not_tried_again(job):
+    first = run_trial(job)
+    never = replace(job, space={}, earlier=(replace(first, settings={}),), out=job.out.with_name("never"))
+    again = run_trial(never)
+    assert (again.number, again.value, again.seconds) == (1, first.value, 0.0)
+    assert not never.out.exists()
+
+
+def trial(number, value, state="finished", seconds=10.0):
+    return Trial(number, {}, state, seconds, 3, value)
+
+
+def test_a_search_ends_with_its_time_its_trials_or_its_hope():
+    budget, space = Budget(1.0, 3, (1,)), {"model.l2": None}
+    assert not is_over((), budget, space)
+    assert is_over((trial(0, 0.1),), budget, {})
+    assert not is_over((trial(0, 0.1), trial(1, 0.2)), budget, space)
+    assert is_over((trial(0, 0.1), trial(1, 0.2), trial(2, 0.1)), budget, space)
+    assert is_over((trial(0, 0.1, seconds=61.0),), budget, space)
+    failed = tuple(trial(number, None, "failed") for number in range(3))
+    assert is_over(failed, Budget(10.0, 9, (1,)), space)
+    assert spent(failed) == 30.0
+
+
+def test_the_best_trial_is_the_first_of_equals_and_none_that_was_pruned():
+    trials = (trial(0, 0.1), trial(1, 0.3), trial(2, 0.3), trial(3, 0.9, "pruned"), trial(4, None, "failed"))
+    assert best_trial(trials) == trials[1]
+    assert best_trial(trials[4:]) is None
+    assert spread(trials).count == 4
+    assert (spread(trials).lowest, spread(trials).highest) == (0.1, 0.9)

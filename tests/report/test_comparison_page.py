@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from metammf.errors import MissingExtraError
+from metammf.report.comparison_page import comparison_page, write_comparison
+from metammf.report.comparison_words import findings, headline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from metammf.experiments.comparison_results import ComparisonResults, ModelResult
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def folder(comparison: ComparisonResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("comparison")
+    assert write_comparison(comparison, path) == path / "report.html"
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    """What a reader sees, with one blank for each run of them."""
+    body = re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+
+
+def test_the_files_beside_the_page(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {
+        "report.html",
+        "table.csv",
+        "table.tex",
+        "tests.csv",
+        "ledger.csv",
+    }
+
+
+def test_nothing_comes_from_the_network(page: str) -> None:
+    shown = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"\s(src|href|action|data)=", shown)
+    assert "url(" not in shown
+    assert "default-src 'none'" in shown
+
+
+def test_what_could_end_an_element_does_not(page: str) -> None:
+    assert "--out '<b>'" not in page
+    assert "--out &#39;&lt;b&gt;&#39;" in page
+
+
+def test_every_place_has_its_figure_and_every_figure_its_place(page: str) -> None:
+    places = re.findall(r'data-chart="([^"]+)"', page)
+    specs = json.loads(re.search(r'id="specs">(.*?)</script>', page, re.DOTALL).group(1))  # type: ignore[union-attr]
+    assert sorted(places) == sorted(specs)
+    assert set(places) == {"bars-all", "bars-cold among all", "bars-cold among cold", "leads", "spread", "cost"}
+    assert len(specs["spread"]["layer"]) == 2
+
+
+def test_the_page_says_all_of_it(page: str, comparison: ComparisonResults) -> None:
+    text = text_of(page)
+    for words in (
+        headline(comparison),
+        "20 trials at most",
+        "none of 130 interactions is in two parts",
+        "Left out: gat: the loss became infinite",
+        "A processor, 2 cores, Linux",
+        "MMHCL (published)",
+        "the loss is not finite",
+        "0.0001 to 0.01, log",
+        "12,345",
+        "The published split, train alone left out.",
+    ):
+        assert words in text
+    assert "VBPR (published)" not in text  # it stands beside the vbpr of the comparison
+    assert "DiffMM, Table 1; epoch picked on test" in page
+
+
+def test_the_csv_holds_the_numbers(folder: Path, comparison: ComparisonResults) -> None:
+    with (folder / "table.csv").open(encoding="utf-8", newline="") as stream:
+        rows = {row["model"]: row for row in csv.DictReader(stream)}
+    assert next(iter(rows)) == "metammf-lightgcn"  # ordered by validation
+    for model in comparison.models:
+        row = rows[model.name]
+        assert float(row["ndcg@20 all mean"]) == pytest.approx(model.mean("ndcg@20"), rel=1e-12)
+        assert float(row["ndcg@20 all std"] or "nan") == pytest.approx(
+            model.deviation("ndcg@20") or math.nan, nan_ok=True
+        )
+    assert rows["vbpr"]["published"] == "0.0134"
+    assert rows["ease"]["published"] == ""
+    with (folder / "tests.csv").open(encoding="utf-8", newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == len(comparison.tests)
+    with (folder / "ledger.csv").open(encoding="utf-8", newline="") as stream:
+        ledger = list(csv.DictReader(stream))
+    assert len(ledger) == sum(len(model.trials) for model in comparison.models)
+    assert [row["state"] for row in ledger if row["chosen"] == "True"].count("pruned") == 4
+
+
+def test_latex_marks_the_best_and_what_cannot_be_told_from_it(folder: Path) -> None:
+    lines = (folder / "table.tex").read_text(encoding="utf-8").splitlines()
+    rows = {line.split(" & ")[0]: line for line in lines if line.endswith(r"\\")}
+    best, noise, ease = rows["metammf-lightgcn"], rows["metammf-lightgcn+noise"], rows["ease"]
+    assert best.count(r"\textbf{") == 8
+    assert r"\dagger" not in best + ease
+    assert noise.count(r"\dagger") == 6  # recall@10 and ndcg@10 were not tested
+    assert lines.index(noise) > lines.index(rows["vbpr"])  # placebos apart
+    assert rows[r"metammf-lightgcn, \%"].count("$+") == 8
+    assert rows["Model"].count("&") == best.count("&") == 8
+
+
+def test_the_headline_reads_right_whoever_wins(
+    comparison: ComparisonResults, made_up_model: Callable[[str, float], ModelResult]
+) -> None:
+    assert headline(comparison) == "metammf-lightgcn is first of 4 models by NDCG@20"
+    level = replace(comparison, tests=tuple(replace(test, p_holm=0.2) for test in comparison.tests))
+    assert headline(level).endswith("by NDCG@20, level with ease")
+    without = replace(comparison, models=tuple(model for model in comparison.models if model.model != "metammf"))
+    assert headline(without) == "ease is first of 3 models by NDCG@20"
+    swapped = [
+        replace(model, seeds=made_up_model("x", 0.9).seeds) if model.name == "ease" else model
+        for model in comparison.models
+    ]
+    assert headline(replace(comparison, models=tuple(swapped))).startswith(
+        "metammf-lightgcn is second of 4 models by NDCG@20, behind ease"
+    )
+
+
+def test_findings_name_the_rivals_the_placebo_and_what_is_published(comparison: ComparisonResults) -> None:
+    told = " ".join(findings(comparison))
+    assert "metammf-lightgcn, the MetaMMF that validation puts first, is ahead of the best of the others, ease" in told
+    assert "What content adds to metammf-lightgcn, against noise: no difference that a test can tell" in told
+    assert (
+        "Best published NDCG@20: 0.0525 (MDMNS, epoch picked on test); with the epoch picked on validation 0.0492"
+        in told
+    )
+
+
+def test_a_comparison_that_has_just_begun(comparison: ComparisonResults) -> None:
+    bare = replace(comparison, models=(), tests=(), improvements=(), published=(), complete=False)
+    assert "not complete yet" in comparison_page(bare)
+    alone = replace(bare, models=comparison.models[:1])
+    assert "popularity is first of 1 models" in comparison_page(alone)
+
+
+def test_a_missing_extra_is_named_and_nothing_written(
+    comparison: ComparisonResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingExtraError, match="the report needs jinja2"):
+        write_comparison(comparison, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to open the page in")
+def test_a_browser_draws_every_figure_and_sorts(page: str, tmp_path: Path) -> None:
+    click = "document.querySelectorAll('#table table.sortable th button')[1].click();"
+    path = tmp_path / "report.html"
+    before, _, after = page.rpartition("</body>")  # the libraries speak of one too
+    path.write_text(f"{before}<script>{click}{click}</script></body>{after}", encoding="utf-8")
+    assert CHROMIUM is not None
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--enable-logging=stderr"]
+    command = [CHROMIUM, *flags, "--dump-dom", path.as_uri()]
+    drawn = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert drawn.stdout.count('class="marks"') == 6
+    names = re.findall(r'<th scope="row" data-value="([^"]+)">', drawn.stdout)
+    assert names.index("vbpr") < names.index("ease") < names.index("metammf-lightgcn")
+    assert "CONSOLE" not in drawn.stderr
