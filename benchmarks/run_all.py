@@ -49,9 +49,9 @@ def jobs(environments: Path, scratch: Path) -> list[Job]:
     """
     envs = ("--envs", str(environments))
     literal = [
-        Job(f"literal-{name}-{part}", "literal.py", ("--backbone", backbone, "--part", part, "--repeats", "2"))
+        Job(f"literal-{name}-{part}", "literal.py", ("--backbone", backbone, "--part", part, *options))
         for name, backbone in MODELS
-        for part in ("width", "equal")
+        for part, options in (("width", ("--repeats", "2")), ("equal", ("--hidden-dims", "16", "--threads", "1")))
     ]
     growth = [
         Job(f"growth-{axis}-{name}", "growth.py", ("--axis", axis, "--backbone", backbone))
