@@ -60,6 +60,17 @@ def test_lightgcn_equals_a_loop_over_nodes(num_layers: int) -> None:
     torch.testing.assert_close(found[~connected], hops[0][~connected])  # not shrunk by hops that were not made
 
 
+@pytest.mark.parametrize("count_left_out", [False, True])
+def test_lightgcn_of_a_node_that_a_step_leaves_without_edges(count_left_out: bool) -> None:
+    users, items = nodes()
+    edges = np.argwhere(dense())
+    left = graph().without(tuple(torch.from_numpy(edges[edges[:, 0] == edges[0, 0]].T.copy())))
+    found = LightGCNBackbone(graph(), 2, count_left_out=count_left_out)(users, items, left)[0]
+    node = edges[0, 0]
+    torch.testing.assert_close(found[node], users[node] / (3 if count_left_out else 1))
+    torch.testing.assert_close(found[-1], users[-1])  # it has none in the whole graph either
+
+
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_graphsage_equals_a_loop_over_nodes(num_layers: int) -> None:
     backbone = GraphSAGEBackbone(graph(), num_layers, DIM).eval()

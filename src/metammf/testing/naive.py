@@ -43,13 +43,13 @@ def spread(weights: NDArray[np.float64], x: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-def light(edges: NDArray[np.bool_], x: Tensor, num_layers: int) -> Tensor:
-    """Return the mean over hops of symmetric propagation; a node without edges has made none."""
+def light(edges: NDArray[np.bool_], x: Tensor, num_layers: int, counted: NDArray[np.bool_] | None = None) -> Tensor:
+    """Return the mean over hops of symmetric propagation; a node without edges, or without any in `counted`, has made none."""
     weights = symmetric(edges)
     hops = [x]
     for _ in range(num_layers):
         hops.append(spread(weights, hops[-1]))
-    connected = torch.from_numpy(edges.any(1)).unsqueeze(1)
+    connected = torch.from_numpy((edges if counted is None else counted).any(1)).unsqueeze(1)
     return torch.where(connected, torch.stack(hops).mean(0), x)
 
 
