@@ -43,7 +43,8 @@ class ModalModel(NodeModel):
     """Users are free vectors, [id || one a modality]; items a free id and their mapped features.
 
     Where an item lacks a modality, a learned vector stands for its features. One without a train interaction has the id of
-    "unknown" and no edges, whether it is in the data set or is added later.
+    "unknown" and no edges, whether it is in the data set or is added later. That row starts at zero, and `id_dropout` is what
+    trains it. Without, as in the papers, it stays zero: such an item has its content alone, all of whose maps are trained.
 
     Args:
         config: Its settings.
