@@ -12,8 +12,8 @@ Source: Guo et al., *MMHCL: Multi-Modal Hypergraph Contrastive Learning for Reco
 
 Normalisations, and which two views are contrasted, are those of the authors' code. It departs from its paper, or from us, in
 this: it draws a batch of different users and one item of each, so that users count alike (`training.user_weight_exponent = 1`
-in the recipe); decays the learning rate by 4% every 50 epochs, about as many as its run on TikTok has; and lays the penalty on
-the vectors that are scored (here: on the free ones of the batch).
+in the recipe, with which a user may come twice); decays the learning rate by 4% every 50 epochs, about as many as its run on
+TikTok has; and lays the penalty on the vectors that are scored (here: on the free ones of the batch).
 
 Ours: any modalities. An item is in no hyperedge of a modality that it lacks. A x is computed as H (H^T x) and never written
 out. Nodes without a second-order neighbour are not contrasted. An item without train interactions has no free vectors and makes
