@@ -54,8 +54,8 @@ def cooccurrence_neighbours(matrix: sparse.csr_array, count: int) -> tuple[NDArr
         row, column, times = row[other], column[other], cells.data[other].astype(np.float64)
         item = row + start
         strength = times / (totals[item] - watched[item]) * np.sqrt(totals[item] / totals[column])
-        found = sparse.csr_array((strength, (row, column)), shape=(stop - start, num_items))
-        found = largest_of_rows(found, count).tocoo()
+        every = sparse.csr_array((strength, (row, column)), shape=(stop - start, num_items))
+        found = largest_of_rows(every, count).tocoo()
         order = np.lexsort((found.col, -found.data, found.row))
         row = found.row[order]
         place = np.arange(len(row)) - np.searchsorted(row, row)
