@@ -57,10 +57,10 @@ def cooccurrence_neighbours(matrix: sparse.csr_array, count: int) -> tuple[NDArr
         every = sparse.csr_array((strength, (row, column)), shape=(stop - start, num_items))
         found = largest_of_rows(every, count).tocoo()
         order = np.lexsort((found.col, -found.data, found.row))
-        row = found.row[order]
-        place = np.arange(len(row)) - np.searchsorted(row, row)
-        neighbours[row + start, place] = found.col[order]
-        strengths[row + start, place] = found.data[order]
+        rows = found.row[order]
+        place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        neighbours[rows + start, place] = found.col[order]
+        strengths[rows + start, place] = found.data[order]
     return neighbours, strengths
 
 
