@@ -28,10 +28,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors
+from metammf.models.config import Search
+from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors
 from metammf.nn.backbone import LightGCNBackbone
-from metammf.nn.content import FeatureScaling, modality_key
+from metammf.nn.content import modality_key
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from metammf.nn.content import Content
 
 
-class BM3Config(ModelConfig):
+class BM3Config(ContentConfig):
     """Settings of BM3."""
 
     name: Literal["bm3"] = "bm3"
@@ -54,12 +54,6 @@ class BM3Config(ModelConfig):
     """Weight of the alignments between and within modalities; the paper has none."""
     l2_weight: Annotated[float, Field(ge=0), Search(1e-6, 1e-1, log=True)] = 1e-3
     """lambda: penalty on the squared norms of the propagated vectors of a train interaction."""
-    feature_scaling: FeatureScaling = "standardize"
-    """How features are brought to a common scale, by statistics of the items that have train interactions."""
-    feature_components: Annotated[int, Field(ge=1)] | None = None
-    """Principal components that are kept of each modality, at most; all columns by default."""
-    modalities: tuple[str, ...] | None = None
-    """The modalities to use; all that the data set has by default."""
 
 
 class BM3(NodeModel):

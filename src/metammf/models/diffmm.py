@@ -44,10 +44,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metammf.models.all_vectors import AllVectors
-from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors
+from metammf.models.config import Search
+from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors
 from metammf.nn.backbone import Backbone
-from metammf.nn.content import FeatureScaling, modality_key
+from metammf.nn.content import modality_key
 from metammf.nn.diffusion import Denoiser, NoiseSchedule
 from metammf.nn.looped_graph import LoopedGraph
 from metammf.nn.losses import contrastive_loss
@@ -64,7 +64,7 @@ _DIFFUSED_AT_ONCE = 1 << 24
 """Entries of users' rows that exist at a time: 64 MB of float32."""
 
 
-class DiffMMConfig(ModelConfig):
+class DiffMMConfig(ContentConfig):
     """Settings of DiffMM; the defaults are those that its authors publish for TikTok."""
 
     name: Literal["diffmm"] = "diffmm"
@@ -102,12 +102,6 @@ class DiffMMConfig(ModelConfig):
     """On the noisy rows."""
     time_dim: Annotated[int, Field(ge=2)] = 10
     """Width of the embedding of a diffusion step."""
-    feature_scaling: FeatureScaling = "standardize"
-    """How features are brought to a common scale, by statistics of the items that have train interactions."""
-    feature_components: Annotated[int, Field(ge=1)] | None = None
-    """Principal components that are kept of each modality, at most; all columns by default."""
-    modalities: tuple[str, ...] | None = None
-    """The modalities to use; all that the data set has by default."""
 
 
 Nodes = tuple[Tensor, Tensor]

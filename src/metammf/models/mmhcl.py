@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metammf.models.all_vectors import AllVectors
-from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors, scaled_features
+from metammf.models.config import Search
+from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors, scaled_features
 from metammf.nn.backbone import LightGCNBackbone
 from metammf.nn.content import FeatureScaling
 from metammf.nn.hypergraph import SharedItems, SimilarItems
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from metammf.nn.content import Content
 
 
-class MMHCLConfig(ModelConfig):
+class MMHCLConfig(ContentConfig):
     """Settings of MMHCL; the defaults are those of its published run on TikTok."""
 
     name: Literal["mmhcl"] = "mmhcl"
@@ -72,10 +72,6 @@ class MMHCLConfig(ModelConfig):
     feature_scaling: FeatureScaling = "none"
     """How features are brought to a common scale, by statistics of the items that have train interactions; the paper takes
     them as they are. Where all are nearly alike, "center" or "standardize" tells them apart."""
-    feature_components: Annotated[int, Field(ge=1)] | None = None
-    """Principal components that are kept of each modality, at most; all columns by default."""
-    modalities: tuple[str, ...] | None = None
-    """The modalities to use; all that the data set has by default."""
 
 
 @dataclass(frozen=True)
