@@ -42,8 +42,8 @@ def batch(*, without: str | None = None) -> Batch:
     return Batch(users, items, items.new_empty(len(items), 0))
 
 
-def terms(model: BM3, drawn: Batch) -> Mapping[str, Tensor]:
-    objective = model.objective(TrainingConfig())
+def terms(model: BM3, drawn: Batch, l2_reg: float = 0.0) -> Mapping[str, Tensor]:
+    objective = model.objective(TrainingConfig(l2_reg=l2_reg))
     torch.manual_seed(1)
     return objective(model, drawn)
 
@@ -70,7 +70,7 @@ def naive_terms(model: BM3, drawn: Batch) -> dict[str, Tensor]:
     masks = {name: functional.dropout(torch.ones(shape), 0.4) for name in ("users", "items", *model.modalities)}
     users, items = representations(model)
     zero = torch.zeros(())
-    sums = {"reconstruction": zero, "l2": zero}
+    sums = {"reconstruction": zero, "propagated_l2": zero, "l2": zero}
     between, within = dict.fromkeys(model.modalities, zero), dict.fromkeys(model.modalities, zero)
     counts = dict.fromkeys(model.modalities, 0)
     present = SPLIT.catalog.features.present
@@ -82,7 +82,9 @@ def naive_terms(model: BM3, drawn: Batch) -> dict[str, Tensor]:
             + distance(predicted(model, h_u), target_i)
             + distance(target_u, predicted(model, h_i))
         )
-        sums["l2"] = sums["l2"] + 0.3 * (h_u @ h_u + h_i @ h_i)
+        sums["propagated_l2"] = sums["propagated_l2"] + 0.3 * (h_u @ h_u + h_i @ h_i)
+        free = model.user_table.weight[user], model.item_table.weight[item]
+        sums["l2"] = sums["l2"] + 0.5 * 0.2 * sum(x @ x for x in free)
         for name in model.modalities:
             if not present[name][item]:
                 continue
@@ -110,7 +112,7 @@ def test_every_term_and_its_gradients(without: str | None) -> None:
     """Gradients tell that none enters a target."""
     model, drawn = made(), batch(without=without)
     assert len(drawn.users)
-    found, expected = terms(model, drawn), naive_terms(model, drawn)
+    found, expected = terms(model, drawn, l2_reg=0.2), naive_terms(model, drawn)
     assert set(found) == set(expected)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-4)

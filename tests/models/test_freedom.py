@@ -45,9 +45,9 @@ def over_items(x: Tensor, hops: int, weights: tuple[float, ...] = (0.1, 0.9)) ->
 
 
 def naive(model: FREEDOM, edges: np.ndarray, hops: int = 1) -> tuple[Tensor, Tensor]:
-    """h_u = h^_u and h_i = h^_i + h~_i."""
+    """h_u = h^_u and h_i = h^_i + h~_i; a node that has train interactions is divided by its hops, with or without edges."""
     ids = model.item_table.weight
-    both = light(edges, torch.cat([model.user_table.weight, ids]), 2)
+    both = light(edges, torch.cat([model.user_table.weight, ids]), 2, counted=edges_of(SPLIT.train))
     return both[:USERS], both[USERS:] + over_items(ids, hops)
 
 
@@ -72,6 +72,7 @@ def test_an_epoch_trains_on_a_part_of_the_edges() -> None:
     edges = edges_of(SPLIT.train)
     assert not (kept & ~edges[:USERS, USERS:]).any()
     edges[:USERS, USERS:], edges[USERS:, :USERS] = kept, kept.T
+    assert (edges_of(SPLIT.train).any(1) & ~edges.any(1)).any()  # some nodes have lost all of theirs
     users, items = model(torch.arange(USERS), torch.arange(ITEMS))
     expected_users, expected_items = naive(model, edges)
     torch.testing.assert_close(users, expected_users)

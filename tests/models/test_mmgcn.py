@@ -28,6 +28,18 @@ def made(config: MMGCNConfig) -> MMGCN:
     return model
 
 
+@pytest.mark.parametrize("id_dropout", [0.0, 0.5])
+def test_the_unknown_id_is_trained_by_dropout_alone(id_dropout: float) -> None:
+    """Without, it stays the zero that it starts as: a cold item, which no step predicts, then has no id."""
+    torch.manual_seed(0)
+    model = MMGCN(MMGCNConfig(embedding_dim=4, content_dim=3, id_dropout=id_dropout), Inputs(SPLIT.train, FEATURES))
+    assert not model.item_ids.unknown.any()
+    warm = torch.from_numpy(np.flatnonzero(WARM))
+    users, items = model.train()(torch.arange(model.num_users), warm)
+    (users.square().sum() + items.square().sum()).backward()
+    assert bool(model.item_ids.unknown.grad.any()) == bool(id_dropout)
+
+
 def leaky(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.01 * x)
 

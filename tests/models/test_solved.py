@@ -5,10 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
-from scipy import sparse
 
 from metammf.data.features import ItemFeatures
 from metammf.data.interactions import Interactions
@@ -18,7 +14,7 @@ from metammf.models.base import Inputs, SolvedModel
 from metammf.models.content_knn import ContentKNN, ContentKNNConfig
 from metammf.models.content_table import content_of
 from metammf.models.ease import EASE, EASEConfig
-from metammf.models.itemknn import ItemKNN, ItemKNNConfig, largest_of_rows
+from metammf.models.itemknn import ItemKNN, ItemKNNConfig
 from metammf.models.p3 import P3, P3Config, RP3Beta, RP3BetaConfig
 from metammf.models.popularity import Popularity, PopularityConfig
 
@@ -129,18 +125,6 @@ def test_itemknn_is_a_loop_over_pairs(
             expected[:, item] += X[:, other] * similarity
     config = ItemKNNConfig(num_neighbours=k, shrink=shrink, normalize_users=unit)
     assert scores(ItemKNN(config, inputs())) == pytest.approx(expected, abs=1e-6)
-
-
-@given(
-    npst.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 8)), elements=st.integers(0, 3).map(float)),
-    st.integers(1, 9),
-)
-def test_largest_of_rows(dense: np.ndarray, k: int) -> None:
-    expected = np.zeros_like(dense)
-    for row, values in enumerate(dense):
-        for column in sorted(np.flatnonzero(values), key=lambda column: (-values[column], column))[:k]:
-            expected[row, column] = values[column]
-    assert (largest_of_rows(sparse.csr_array(dense), k).toarray() == expected).all()
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> np.float32:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metammf.nn.backbone import Backbone, GATBackbone, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.graph import BipartiteGraph
+from metammf.testing.naive import attentive
 
 USERS, ITEMS, DIM = 6, 5, 4
 
@@ -60,6 +61,17 @@ def test_lightgcn_equals_a_loop_over_nodes(num_layers: int) -> None:
     torch.testing.assert_close(found[~connected], hops[0][~connected])  # not shrunk by hops that were not made
 
 
+@pytest.mark.parametrize("count_left_out", [False, True])
+def test_lightgcn_of_a_node_that_a_step_leaves_without_edges(count_left_out: bool) -> None:
+    users, items = nodes()
+    edges = np.argwhere(dense())
+    left = graph().without(tuple(torch.from_numpy(edges[edges[:, 0] == edges[0, 0]].T.copy())))
+    found = LightGCNBackbone(graph(), 2, count_left_out=count_left_out)(users, items, left)[0]
+    node = edges[0, 0]
+    torch.testing.assert_close(found[node], users[node] / (3 if count_left_out else 1))
+    torch.testing.assert_close(found[-1], users[-1])  # it has none in the whole graph either
+
+
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_graphsage_equals_a_loop_over_nodes(num_layers: int) -> None:
     backbone = GraphSAGEBackbone(graph(), num_layers, DIM).eval()
@@ -80,39 +92,13 @@ def test_graphsage_equals_a_loop_over_nodes(num_layers: int) -> None:
     torch.testing.assert_close(torch.cat(backbone(users, items)), x)
 
 
-def attended(x: Tensor, edges: np.ndarray, weight: Tensor, receiving: Tensor, sending: Tensor) -> Tensor:
-    """One head: the softmax over a node and its neighbours of LeakyReLU(a . [W x_i || W x_j]), and their sum by it."""
-    rows = []
-    for node in range(len(x)):
-        around = [node, *np.flatnonzero(edges[node])]
-        attention = torch.cat([receiving, sending])
-        logits = [attention @ torch.cat([weight @ x[node], weight @ x[other]]) for other in around]
-        alpha = torch.stack([torch.where(logit > 0, logit, 0.2 * logit) for logit in logits]).softmax(0)
-        rows.append(sum(share * (weight @ x[other]) for share, other in zip(alpha, around, strict=True)))
-    return torch.stack(rows)
-
-
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("num_layers", [0, 1, 3])
 def test_gat_equals_a_loop_over_nodes(num_layers: int, heads: int) -> None:
     backbone = GATBackbone(graph(), num_layers, DIM, heads).eval()
     users, items = nodes()
-    x, width = torch.cat([users, items]), DIM // heads
-    for depth in range(num_layers):
-        parts = [
-            attended(
-                x,
-                adjacency(),
-                backbone.map[depth].weight[head * width : (head + 1) * width],
-                backbone.receiving[depth][head],
-                backbone.sending[depth][head],
-            )
-            for head in range(heads)
-        ]
-        x = torch.cat(parts, dim=1)
-        if depth < num_layers - 1:
-            x = torch.where(x > 0, x, x.exp() - 1)
-    torch.testing.assert_close(torch.cat(backbone(users, items)), x)
+    expected = attentive(adjacency() > 0, torch.cat([users, items]), backbone)
+    torch.testing.assert_close(torch.cat(backbone(users, items)), expected)
 
 
 def test_gat_over_fewer_edges_is_that_of_the_smaller_graph() -> None:

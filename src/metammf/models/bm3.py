@@ -28,10 +28,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors
+from metammf.models.config import Search
+from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors
 from metammf.nn.backbone import LightGCNBackbone
-from metammf.nn.content import FeatureScaling, modality_key
+from metammf.nn.content import modality_key
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from metammf.nn.content import Content
 
 
-class BM3Config(ModelConfig):
+class BM3Config(ContentConfig):
     """Settings of BM3."""
 
     name: Literal["bm3"] = "bm3"
@@ -54,12 +54,6 @@ class BM3Config(ModelConfig):
     """Weight of the alignments between and within modalities; the paper has none."""
     l2_weight: Annotated[float, Field(ge=0), Search(1e-6, 1e-1, log=True)] = 1e-3
     """lambda: penalty on the squared norms of the propagated vectors of a train interaction."""
-    feature_scaling: FeatureScaling = "standardize"
-    """How features are brought to a common scale, by statistics of the items that have train interactions."""
-    feature_components: Annotated[int, Field(ge=1)] | None = None
-    """Principal components that are kept of each modality, at most; all columns by default."""
-    modalities: tuple[str, ...] | None = None
-    """The modalities to use; all that the data set has by default."""
 
 
 class BM3(NodeModel):
@@ -111,7 +105,11 @@ class BM3(NodeModel):
 
     def objective(self, training: Any) -> BM3Objective:
         """Return the paper's objective."""
-        return BM3Objective(self)
+        return BM3Objective(self, training.l2_reg)
+
+    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
+        """Return the free vectors of both sides."""
+        return [self.user_table(users), self.item_table(items)]
 
     def content_parameters(self) -> list[nn.Parameter]:
         """Return W_m and b_m."""
@@ -125,14 +123,15 @@ def _linear(in_dim: int, out_dim: int) -> nn.Linear:
 
 
 class BM3Objective:
-    """Reconstruction of the graph, alignment between and within modalities, and a penalty; see the module.
+    """Reconstruction of the graph, alignment between and within modalities, and penalties; see the module.
 
     Args:
         model: Whose vectors before the predictor it takes too.
+        l2_reg: Penalty on the batch's free vectors, beside the paper's on the propagated ones.
     """
 
-    def __init__(self, model: BM3) -> None:
-        self.model = model
+    def __init__(self, model: BM3, l2_reg: float) -> None:
+        self.model, self.l2_reg = model, l2_reg
 
     def __call__(self, model: VectorSource, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss, each the mean over the batch."""
@@ -142,13 +141,14 @@ class BM3Objective:
         users, items = functional.embedding(batch.users, all_users), functional.embedding(batch.positives, all_items)
         user_targets, item_targets = self._target(users), self._target(items)
         between, within = self._alignments(batch.positives, item_targets)
-        return {
+        terms = {
             "reconstruction": negative_cosine(own.predictor(users), item_targets)
             + negative_cosine(own.predictor(items), user_targets),
             "between_modalities": config.alignment_weight * between,
             "within_modalities": config.alignment_weight * within,
-            "l2": config.l2_weight * (users.square().sum(1) + items.square().sum(1)).mean(),
+            "propagated_l2": config.l2_weight * (users.square().sum(1) + items.square().sum(1)).mean(),
         }
+        return terms | batch.penalty(model, self.l2_reg)
 
     def _alignments(self, positives: Tensor, item_targets: Tensor) -> tuple[Tensor, Tensor]:
         own = self.model

@@ -15,11 +15,15 @@ and P x = D^-1/2 (A + I) D^-1/2 x over the nodes [users; items] of the train int
 6. Loss: BPR of 4, lambda_1 times 5, a penalty, and 2.
 
 Self-loops, and the detail of the three parts of z^m, are those of the authors' code. It departs from its paper, or from us, in
-this: it weighs the first part of 2 by differences of the signal-to-noise ratio, takes means for both squares, and trains the
-denoisers on all users before each epoch, where here each step takes its share of the users along and the terms are added up
-(no gradient of one reaches what the other trains); it sets the noise of the first step to 1e-4; and it drops entries of a
-generated graph after it is normalised, self-loops too, where here edges go before (`generated_edge_dropout`).
-In the first epoch denoisers know nothing, and neither do their graphs.
+this: it weighs the first part of 2 by differences of the signal-to-noise ratio, takes means for both squares, injects
+W_m F^m + b_m before it is normalised, and trains the denoisers on all users before each epoch, where here each step takes its
+share of the users along and the terms are added up (no gradient of one reaches what the other trains); it sets the noise of
+the first step to 1e-4; and it drops entries of a generated graph after it is normalised, self-loops too, where here edges go
+before (`generated_edge_dropout`). In the first epoch denoisers know nothing, and neither do their graphs.
+
+So its lambda_0 is on another scale. Of means over n train items and over D coordinates, with weights of the first part that
+are w on average over the steps, lambda_0 is lambda_0 n / (D w) of sums. With its schedule w = 1904: the 0.1 of its run on
+TikTok (n = 6,245, D = 64) is 0.005 here, which the recipe takes.
 
 Ours: any modalities; a learned vector stands for W_m F_i^m + b_m where an item lacks one. An item without train interactions has
 E_i = 0, no edges, no part in 2, 3 and 5: it has the vector that its content gives to a node by itself, in the data set as
@@ -40,10 +44,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metammf.models.all_vectors import AllVectors
-from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors
+from metammf.models.config import Search
+from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors
 from metammf.nn.backbone import Backbone
-from metammf.nn.content import FeatureScaling, modality_key
+from metammf.nn.content import modality_key
 from metammf.nn.diffusion import Denoiser, NoiseSchedule
 from metammf.nn.looped_graph import LoopedGraph
 from metammf.nn.losses import contrastive_loss
@@ -60,7 +64,7 @@ _DIFFUSED_AT_ONCE = 1 << 24
 """Entries of users' rows that exist at a time: 64 MB of float32."""
 
 
-class DiffMMConfig(ModelConfig):
+class DiffMMConfig(ContentConfig):
     """Settings of DiffMM; the defaults are those that its authors publish for TikTok."""
 
     name: Literal["diffmm"] = "diffmm"
@@ -82,8 +86,8 @@ class DiffMMConfig(ModelConfig):
     """Edges k of each user in a generated graph."""
     generated_edge_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.7)] = 0.5
     """Share of these that an epoch leaves out."""
-    injection_weight: Annotated[float, Field(ge=0), Search(1e-2, 1, log=True)] = 0.1
-    """Weight lambda_0 of the modality in the denoisers' loss."""
+    injection_weight: Annotated[float, Field(ge=0), Search(1e-3, 1, log=True)] = 5e-3
+    """Weight lambda_0 of the modality in the denoisers' loss: the published 0.1 for TikTok, on the scale of sums."""
     diffusion_steps: Annotated[int, Field(ge=2)] = 5
     """Steps T."""
     noise_scale: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -98,12 +102,6 @@ class DiffMMConfig(ModelConfig):
     """On the noisy rows."""
     time_dim: Annotated[int, Field(ge=2)] = 10
     """Width of the embedding of a diffusion step."""
-    feature_scaling: FeatureScaling = "standardize"
-    """How features are brought to a common scale, by statistics of the items that have train interactions."""
-    feature_components: Annotated[int, Field(ge=1)] | None = None
-    """Principal components that are kept of each modality, at most; all columns by default."""
-    modalities: tuple[str, ...] | None = None
-    """The modalities to use; all that the data set has by default."""
 
 
 Nodes = tuple[Tensor, Tensor]

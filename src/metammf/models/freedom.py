@@ -6,8 +6,8 @@ Source: Zhou and Shen, *A Tale of Two Graphs: Freezing and Denoising Graph Struc
    (i itself among them), S~^m = D^-1/2 S^m D^-1/2, and S = sum_m alpha_m S~^m with fixed alpha. Made once, never learned.
 2. **Denoised interactions.** Each epoch keeps (1 - rho) of the train edges, drawn without replacement with probabilities in
    proportion to 1 / sqrt(degree_u degree_i). Evaluation takes all edges.
-3. **Vectors.** h^_u and h^_i are LightGCN's mean over 0..L_ui hops on those edges; h~ = S^L_ii X on the free item vectors X;
-   h_u = h^_u and h_i = h^_i + h~_i. A score is h_u . h_i.
+3. **Vectors.** h^_u and h^_i are LightGCN's mean over 0..L_ui hops on those edges (a node of which an epoch keeps no edge has
+   x / (L_ui + 1)); h~ = S^L_ii X on the free item vectors X; h_u = h^_u and h_i = h^_i + h~_i. A score is h_u . h_i.
 4. **Loss.** BPR of those scores, and lambda times, for each modality, BPR of the scores h_u . (W_m x_i^m + b_m).
 
 As in the paper: all of it; the recipe has its settings. The public code departs from it in that the raw features of 4 are
@@ -73,7 +73,8 @@ class FREEDOM(ItemGraphModel):
     known_hidden: Tensor
 
     def __init__(self, config: FREEDOMConfig, inputs: Inputs) -> None:
-        super().__init__(config, inputs, LightGCNBackbone(inputs.graph, config.num_layers), weighted=False)
+        backbone = LightGCNBackbone(inputs.graph, config.num_layers, count_left_out=True)
+        super().__init__(config, inputs, backbone, weighted=False)
         self.edge_pruning, self.modality_weight = config.edge_pruning, config.modality_weight
         self.kept_edges = max(1, int((1 - config.edge_pruning) * len(inputs.graph.adjacency.data)))
         self._pruned: Neighbourhoods | None = None

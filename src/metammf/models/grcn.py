@@ -180,7 +180,8 @@ class GRCN(ModalModel):
     That code departs from the paper: while it routes, its edges point from users to items, so that items receive and no user's
     preference moves; the confidence that weighs an edge is that of the node that sends; modalities come out with one hop of
     attention added (`content_hop`). Its hard pruning is that of here: it takes negative weights away, which only a negative
-    confidence gives. Its settings for TikTok are soft.
+    confidence gives: at the start of nodes whose confidences all were drawn negative there and of none here, so that "hard" is
+    another experiment. Its settings for TikTok are soft.
 
     Args:
         config: Its settings.

@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors, scaled_features
+from metammf.models.config import Search
+from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors, scaled_features
 from metammf.nn.content import Content, FeatureScaling, modality_key
 from metammf.nn.content_graph import ContentGraph, has_direction
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from metammf.nn.backbone import Backbone
 
 
-class ItemGraphConfig(ModelConfig):
+class ItemGraphConfig(ContentConfig):
     """What all of them can be told."""
 
     embedding_dim: Annotated[int, Field(ge=1), Search(16, 256, log=True)] = 64
@@ -42,10 +42,6 @@ class ItemGraphConfig(ModelConfig):
     feature_scaling: FeatureScaling = "none"
     """How features are brought to a common scale, by statistics of the items that have train interactions; the paper takes
     them as they are. Where all are nearly alike, "center" or "standardize" tells them apart."""
-    feature_components: Annotated[int, Field(ge=1)] | None = None
-    """Principal components that are kept of each modality, at most; all columns by default."""
-    modalities: tuple[str, ...] | None = None
-    """The modalities to use; all that the data set has by default."""
     normalize: bool = False
     """Score by cosine rather than by dot product."""
     init_std: Annotated[float, Field(gt=0), Search(0.005, 0.2, log=True)] | None = None

@@ -17,6 +17,7 @@ from scipy import sparse
 from metammf.models.base import Scorer, SolvedModel
 from metammf.models.config import ModelConfig, Search
 from metammf.models.scorers import NeighbourScorer, csr_of, csr_state
+from metammf.nn.selection import largest_of_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,21 +82,3 @@ def _blocks(paths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Yield runs of items that have about so many paths together, but one item at least."""
     group = np.cumsum(paths) // _PATHS_AT_ONCE
     yield from np.split(np.arange(len(paths)), np.flatnonzero(np.diff(group)) + 1)
-
-
-def largest_of_rows(matrix: sparse.csr_array, k: int) -> sparse.csr_array:
-    """Return the k largest stored entries of each row; of equal ones, those of lower column.
-
-    A row at a time: each is one partition, and a sort of all entries takes many times as long.
-    """
-    matrix.sort_indices()
-    kept = np.ones(matrix.nnz, dtype=np.bool_)
-    for row in np.flatnonzero(np.diff(matrix.indptr) > k):
-        inside = slice(matrix.indptr[row], matrix.indptr[row + 1])
-        values = matrix.data[inside]
-        last = np.partition(values, -k)[-k]
-        kept[inside] = values > last
-        level = np.flatnonzero(values == last)
-        kept[inside][level[: k - int(kept[inside].sum())]] = True
-    ends = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
-    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], ends), shape=matrix.shape)

@@ -141,7 +141,8 @@ class MMGCN(ModalModel):
     would otherwise be as wide as the raw features; the authors' code does so for the visual ones alone.
 
     That code departs from the paper further: users' preferences and all id vectors are plain tensors, no parameters, and stay
-    as they were drawn; what enters is scaled to unit length; modalities are averaged; its linear maps W2 and W3 have biases.
+    as they were drawn; what enters is scaled to unit length; modalities are averaged; its linear maps W2 and W3 have biases; and
+    three layers always run, whatever number it is given, so that the published run, told two, had three.
 
     Args:
         config: Its settings.

@@ -12,8 +12,8 @@ Source: Guo et al., *MMHCL: Multi-Modal Hypergraph Contrastive Learning for Reco
 
 Normalisations, and which two views are contrasted, are those of the authors' code. It departs from its paper, or from us, in
 this: it draws a batch of different users and one item of each, so that users count alike (`training.user_weight_exponent = 1`
-in the recipe); decays the learning rate by 4% every 50 epochs, about as many as its run on TikTok has; and lays the penalty on
-the vectors that are scored (here: on the free ones of the batch).
+in the recipe, with which a user may come twice); decays the learning rate by 4% every 50 epochs, about as many as its run on
+TikTok has; and lays the penalty on the vectors that are scored (here: on the free ones of the batch).
 
 Ours: any modalities. An item is in no hyperedge of a modality that it lacks. A x is computed as H (H^T x) and never written
 out. Nodes without a second-order neighbour are not contrasted. An item without train interactions has no free vectors and makes
@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metammf.models.all_vectors import AllVectors
-from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors, scaled_features
+from metammf.models.config import Search
+from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors, scaled_features
 from metammf.nn.backbone import LightGCNBackbone
 from metammf.nn.content import FeatureScaling
 from metammf.nn.hypergraph import SharedItems, SimilarItems
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from metammf.nn.content import Content
 
 
-class MMHCLConfig(ModelConfig):
+class MMHCLConfig(ContentConfig):
     """Settings of MMHCL; the defaults are those of its published run on TikTok."""
 
     name: Literal["mmhcl"] = "mmhcl"
@@ -72,10 +72,6 @@ class MMHCLConfig(ModelConfig):
     feature_scaling: FeatureScaling = "none"
     """How features are brought to a common scale, by statistics of the items that have train interactions; the paper takes
     them as they are. Where all are nearly alike, "center" or "standardize" tells them apart."""
-    feature_components: Annotated[int, Field(ge=1)] | None = None
-    """Principal components that are kept of each modality, at most; all columns by default."""
-    modalities: tuple[str, ...] | None = None
-    """The modalities to use; all that the data set has by default."""
 
 
 @dataclass(frozen=True)

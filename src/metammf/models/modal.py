@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from metammf.models.config import Search
 from metammf.models.id_model import GraphModelConfig
-from metammf.models.nodes import ItemIds, NodeModel, fitted_scaler
-from metammf.nn.content import Content, FeatureScaling, MissingContent, modality_key
+from metammf.models.nodes import ContentConfig, ItemIds, NodeModel, fitted_scaler
+from metammf.nn.content import Content, MissingContent, modality_key
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -24,17 +24,11 @@ if TYPE_CHECKING:
     from metammf.nn.backbone import Backbone
 
 
-class ModalModelConfig(GraphModelConfig):
+class ModalModelConfig(GraphModelConfig, ContentConfig):
     """What all of them can be told."""
 
     content_dim: Annotated[int, Field(ge=1), Search(16, 256, log=True)] = 64
     """Width C to which each modality's features are mapped, and of a user's free vector in each."""
-    feature_scaling: FeatureScaling = "standardize"
-    """How features are brought to a common scale, by statistics of the items that have train interactions."""
-    feature_components: Annotated[int, Field(ge=1)] | None = None
-    """Principal components that are kept of each modality, at most; all columns by default."""
-    modalities: tuple[str, ...] | None = None
-    """The modalities to use; all that the data set has by default."""
     id_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.1
     """Share of the items that get the "unknown" id row at a training step, which is how that row is trained."""
 
@@ -43,7 +37,8 @@ class ModalModel(NodeModel):
     """Users are free vectors, [id || one a modality]; items a free id and their mapped features.
 
     Where an item lacks a modality, a learned vector stands for its features. One without a train interaction has the id of
-    "unknown" and no edges, whether it is in the data set or is added later.
+    "unknown" and no edges, whether it is in the data set or is added later. That row starts at zero, and `id_dropout` is what
+    trains it. Without, as in the papers, it stays zero: such an item has its content alone, all of whose maps are trained.
 
     Args:
         config: Its settings.

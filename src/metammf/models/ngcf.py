@@ -106,7 +106,8 @@ class NGCF(IdModel):
     The authors' code departs from the paper: the elementwise term takes in the node itself (its matrix has self-loops), each of
     the two terms has a bias and its own activation before they are added, its default matrix is scaled by the degree of the
     receiving node alone, layers are scaled to unit length (`unit_layers`), and the penalty lies on the final vectors. The
-    penalty here is `training.l2_reg`, on the free vectors.
+    penalty here is `training.l2_reg`, on the free vectors. In one thing both depart from the paper: its message dropout
+    (section 2.4) drops messages, each edge by itself; theirs and ours drop coordinates of what a layer gives.
 
     Args:
         config: Its settings.

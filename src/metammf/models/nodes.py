@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from metammf.errors import ConfigError
 from metammf.models.base import Inputs, Model
+from metammf.models.config import ModelConfig
 from metammf.nn.content import Content, ContentScaler, FeatureScaling
 
 if TYPE_CHECKING:
@@ -23,6 +25,17 @@ if TYPE_CHECKING:
 
 _CHUNK_ROWS = 8192
 _STATISTICS_ROWS = 100_000
+
+
+class ContentConfig(ModelConfig):
+    """What models that take content can be told of it."""
+
+    feature_scaling: FeatureScaling = "standardize"
+    """How features are brought to a common scale, by statistics of the items that have train interactions."""
+    feature_components: Annotated[int, Field(ge=1)] | None = None
+    """Principal components that are kept of each modality, at most; all columns by default."""
+    modalities: tuple[str, ...] | None = None
+    """The modalities to use; all that the data set has by default."""
 
 
 def init_free_vectors(table: nn.Embedding, std: float | None) -> None:

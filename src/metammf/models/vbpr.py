@@ -12,10 +12,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors
+from metammf.models.config import Search
+from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors
 from metammf.nn.backbone import Backbone
-from metammf.nn.content import Content, FeatureScaling, MissingContent
+from metammf.nn.content import Content, MissingContent
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -23,18 +23,12 @@ if TYPE_CHECKING:
     from metammf.models.base import Inputs
 
 
-class VBPRConfig(ModelConfig):
+class VBPRConfig(ContentConfig):
     """Settings of VBPR."""
 
     name: Literal["vbpr"] = "vbpr"
     embedding_dim: Annotated[int, Field(ge=2), Search(16, 256, log=True)] = 64
     """Width D of a user's factors: one half for items' free factors, one for their content; even."""
-    feature_scaling: FeatureScaling = "standardize"
-    """How features are brought to a common scale, by statistics of the items that have train interactions."""
-    feature_components: Annotated[int, Field(ge=1)] | None = None
-    """Principal components that are kept of each modality, at most; all columns by default."""
-    modalities: tuple[str, ...] | None = None
-    """The modalities to use; all that the data set has by default."""
     init_std: Annotated[float, Field(gt=0), Search(0.005, 0.2, log=True)] | None = None
     """Standard deviation of the free factors at the start; Glorot's by default."""
 

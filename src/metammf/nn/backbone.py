@@ -61,13 +61,16 @@ class LightGCNBackbone(Backbone):
     Args:
         graph: Users and items.
         num_layers: Hops L.
+        count_left_out: Whether a node that a step leaves without edges, and that has some in the whole graph, is divided by
+            L + 1 all the same, its hops being zero.
     """
 
     propagates = True
 
-    def __init__(self, graph: BipartiteGraph, num_layers: int) -> None:
+    def __init__(self, graph: BipartiteGraph, num_layers: int, *, count_left_out: bool = False) -> None:
         super().__init__(graph)
         self.num_layers = num_layers
+        self.count_left_out = count_left_out
 
     def forward(
         self,
@@ -81,10 +84,10 @@ class LightGCNBackbone(Backbone):
         for _ in range(self.num_layers):
             users, items = graph.symmetric_neighbours(users, items)
             total_users, total_items = total_users + users, total_items + items
-        hops = self.num_layers
+        hops, counted = self.num_layers, self._over(None) if self.count_left_out else graph
         return (
-            total_users / (1 + hops * (graph.user_degrees > 0)),
-            total_items / (1 + hops * (graph.item_degrees > 0)),
+            total_users / (1 + hops * (counted.user_degrees > 0)),
+            total_items / (1 + hops * (counted.item_degrees > 0)),
         )
 
 

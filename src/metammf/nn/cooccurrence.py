@@ -10,6 +10,8 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metammf.nn.selection import largest_of_rows
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -52,12 +54,13 @@ def cooccurrence_neighbours(matrix: sparse.csr_array, count: int) -> tuple[NDArr
         row, column, times = row[other], column[other], cells.data[other].astype(np.float64)
         item = row + start
         strength = times / (totals[item] - watched[item]) * np.sqrt(totals[item] / totals[column])
-        order = np.lexsort((column, -strength, row))
-        row, column, strength = row[order], column[order], strength[order]
-        place = np.arange(len(row)) - np.searchsorted(row, row)
-        kept = place < count
-        neighbours[row[kept] + start, place[kept]] = column[kept]
-        strengths[row[kept] + start, place[kept]] = strength[kept]
+        every = sparse.csr_array((strength, (row, column)), shape=(stop - start, num_items))
+        found = largest_of_rows(every, count).tocoo()
+        order = np.lexsort((found.col, -found.data, found.row))
+        rows = found.row[order]
+        place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        neighbours[rows + start, place] = found.col[order]
+        strengths[rows + start, place] = found.data[order]
     return neighbours, strengths
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from metammf.data.interactions import Interactions
     from metammf.data.splitting import Split
+    from metammf.nn.backbone import GATBackbone
 
 
 def edges_of(train: Interactions) -> NDArray[np.bool_]:
@@ -43,14 +44,38 @@ def spread(weights: NDArray[np.float64], x: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-def light(edges: NDArray[np.bool_], x: Tensor, num_layers: int) -> Tensor:
-    """Return the mean over hops of symmetric propagation; a node without edges has made none."""
+def light(edges: NDArray[np.bool_], x: Tensor, num_layers: int, counted: NDArray[np.bool_] | None = None) -> Tensor:
+    """Return the mean over hops of symmetric propagation; a node without edges, or without any in `counted`, has made none."""
     weights = symmetric(edges)
     hops = [x]
     for _ in range(num_layers):
         hops.append(spread(weights, hops[-1]))
-    connected = torch.from_numpy(edges.any(1)).unsqueeze(1)
+    connected = torch.from_numpy((edges if counted is None else counted).any(1)).unsqueeze(1)
     return torch.where(connected, torch.stack(hops).mean(0), x)
+
+
+def attentive(edges: NDArray[np.bool_], x: Tensor, backbone: GATBackbone) -> Tensor:
+    """Return what the layers of GAT make of x: heads side by side, an ELU between layers."""
+    for depth, layer in enumerate(backbone.map):
+        assert isinstance(layer, nn.Linear)
+        weights = layer.weight.chunk(backbone.heads)
+        pairs = zip(backbone.receiving[depth], backbone.sending[depth], strict=True)
+        heads = [_head(edges, x, weight, torch.cat(pair)) for weight, pair in zip(weights, pairs, strict=True)]
+        x = torch.cat(heads, dim=1)
+        if depth < len(backbone.map) - 1:
+            x = torch.where(x > 0, x, x.exp() - 1)
+    return x
+
+
+def _head(edges: NDArray[np.bool_], x: Tensor, weight: Tensor, attention: Tensor) -> Tensor:
+    """The softmax over a node and its neighbours of LeakyReLU(a . [W x_i || W x_j]), and their sum by it."""
+    rows = []
+    for node in range(len(x)):
+        around = [weight @ x[other] for other in (node, *np.flatnonzero(edges[node]))]
+        logits = torch.stack([attention @ torch.cat([around[0], other]) for other in around])
+        alpha = torch.where(logits > 0, logits, 0.2 * logits).softmax(0)
+        rows.append(torch.stack([share * other for share, other in zip(alpha, around, strict=True)]).sum(0))
+    return torch.stack(rows)
 
 
 def standardized(split: Split, name: str) -> NDArray[np.float64]:
