@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from metammf.models import base, content_table, graphsage, id_model, lightgcn, metammf, mf
-from metammf.nn import backbone, content, fusion, graph, losses, meta, neighbours
+from metammf.nn import backbone, content, fusion, graph, histories, losses, meta, neighbours
 from metammf.testing.shapes import check_shapes
 
 torch.set_num_threads(1)
-check_shapes(backbone, content, fusion, graph, losses, meta, neighbours)
+check_shapes(backbone, content, fusion, graph, histories, losses, meta, neighbours)
 check_shapes(base, content_table, graphsage, id_model, lightgcn, metammf, mf)

@@ -49,6 +49,13 @@ CONFIGS: list[ModelConfig] = [
     SMALL.model_copy(update={"backbone": "lightgcn", "content_neighbours": True, "simulated_cold": 0.2}),
     SMALL.model_copy(update={"backbone": "graphsage", "edge_dropout": 0.2, "init_std": 0.1}),
     SMALL.model_copy(update={"backbone": "mf", "cold_offset": True, "simulated_cold": 0.2}),
+    *(SMALL.model_copy(update={"backbone": backbone, "user_fusion": "cp"}) for backbone in get_args(BackboneKind)),
+    SMALL.model_copy(
+        update={"backbone": "mf", "user_fusion": "dense", "edge_dropout": 0.2, "simulated_cold_users": 0.3}
+    ),
+    SMALL.model_copy(
+        update={"backbone": "lightgcn", "user_fusion": "concat", "combine": "sum", "simulated_cold_users": 0.3}
+    ),
     SMALL.model_copy(update={"bounded_meta": True, "feature_scaling": "l2", "hidden_dims": ()}),
 ]
 

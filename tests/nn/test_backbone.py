@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metammf.nn.backbone import Backbone, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.graph import BipartiteGraph
+from metammf.nn.histories import Histories
 
 USERS, ITEMS, DIM = 6, 5, 4
 
@@ -129,3 +130,29 @@ def test_what_propagates_says_so() -> None:
         "lightgcn": True,
         "graphsage": True,
     }
+
+
+def made(kind: str) -> Backbone:
+    if kind == "lightgcn":
+        return LightGCNBackbone(graph(), 2)
+    return GraphSAGEBackbone(graph(), 2, DIM).eval() if kind == "graphsage" else Backbone()
+
+
+@pytest.mark.parametrize("kind", ["mf", "lightgcn", "graphsage"])
+def test_users_are_folded_in_by_the_edges_that_they_have(kind: str) -> None:
+    """One with the edges and the input of a known user has its vector, one without edges that of an isolated node."""
+    backbone, (users, items) = made(kind), nodes()
+    layers = backbone.item_layers(users, items)
+    assert len(layers) == backbone.depth
+    known = backbone.fold_in(users, graph().histories(torch.arange(USERS)), layers)
+    torch.testing.assert_close(known, backbone(users, items)[0])
+    alone = backbone.fold_in(users[:2], Histories.of([[], []]), layers)
+    torch.testing.assert_close(alone, backbone.isolated(users[:2]))
+
+
+@pytest.mark.parametrize("kind", ["lightgcn", "graphsage"])
+def test_what_an_item_without_edges_sends_at_each_depth(kind: str) -> None:
+    backbone, (users, items) = made(kind), nodes()
+    whole, alone = backbone.item_layers(users, items), backbone.isolated_layers(items[-1:])
+    for of_all, of_one in zip(whole, alone, strict=True):
+        torch.testing.assert_close(of_all[-1:], of_one)

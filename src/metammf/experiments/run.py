@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from metammf.data.folder import load_dataset
-from metammf.data.splitting import Development
 from metammf.errors import ConfigError, DataError, MissingExtraError, RunError, TrainingError, WriteError
 from metammf.experiments.config import Merged, RunConfig, from_mapping
 from metammf.experiments.environment import environment
@@ -45,8 +44,8 @@ from metammf.training.sharded_checkpoint import has_shards, header_path
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from metammf.data.dataset import Catalog, Dataset
-    from metammf.data.splitting import Split
+    from metammf.data.dataset import Dataset
+    from metammf.data.splitting import Development, Split
     from metammf.training.checkpoint import EpochRecord
     from metammf.training.config import TrainingConfig
     from metammf.training.loop import Listener, Precision
@@ -325,12 +324,11 @@ def _locked(out: Path) -> Iterator[None]:
 def _with_placebo(development: Development, config: RunConfig) -> Development:
     if config.placebo is None:
         return development
-    catalog: Catalog = development.catalog
+    catalog = development.catalog
     if not catalog.features.modalities:
         raise ConfigError("a placebo replaces features, and this data set has none")
     features = catalog.features.placebo(config.placebo, config.seed)
-    replaced = type(catalog)(catalog.user_ids, catalog.item_ids, features, catalog.items)
-    return Development(development.train, development.validation, replaced)
+    return replace(development, catalog=replace(catalog, features=features))
 
 
 def _assist(run: Run, development: Development, options: RunOptions, device: str) -> Run:

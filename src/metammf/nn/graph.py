@@ -16,6 +16,8 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
+from metammf.nn.histories import Histories
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -207,6 +209,27 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
         if items is not None:
             kept[items[self.adjacency.indices.long()]] = 0
         return _ThinnedGraph(*self.adjacency.reweighted(kept))
+
+    def histories(
+        self,
+        users: Int[Tensor, " batch"],
+        edges: tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]] | None = None,
+        items: Bool[Tensor, " num_items"] | None = None,
+        *,
+        share: float = 0.0,
+    ) -> Histories:
+        """Return what these users watched, in time of that alone; what is left out of it is told as in `without`."""
+        borders, places = Histories(self.adjacency.indptr, self.adjacency.indices).places(users)
+        watched = self.adjacency.indices[places].long()
+        kept = torch.ones_like(places, dtype=torch.bool)
+        if share:
+            kept = torch.rand(len(places), device=users.device) >= share
+        if edges is not None:
+            kept &= ~torch.isin(places, self._places(*edges))
+        if items is not None:
+            kept &= ~items[watched]
+        before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])
+        return Histories(before[borders], watched[kept])
 
     @cached_property
     def _keys(self) -> Tensor:
