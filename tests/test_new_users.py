@@ -208,6 +208,18 @@ def test_the_scorer_that_chooses_the_epoch() -> None:
     assert isinstance(validation_scorer(model, development.train, development.history), HistoryOverlay)
 
 
+def test_what_tells_nothing_falls_out_of_a_given_history(fitted: dict[str, Recommender]) -> None:
+    """An id without a train interaction is noise, in a history as in a ranking."""
+    users, items = [0, 0, 1], [3, 16, 17]  # 16 and 17 are cold
+    history = Interactions(users, items, SPLIT.catalog.num_users, SPLIT.catalog.num_items)
+    less = history.select(np.array([0]))
+    asked, lightgcn = torch.tensor([0, 1]), fitted["lightgcn"]
+    found = lightgcn.with_histories(history).scores(asked)
+    torch.testing.assert_close(found, lightgcn.with_histories(less).scores(asked))
+    model, train = lightgcn.model, SPLIT.train
+    torch.testing.assert_close(validation_scorer(model, train, history).scores(asked), found)
+
+
 def test_a_history_may_not_overlap() -> None:
     with pytest.raises(DataError, match="train and history overlap"):
         replace(SPLIT, history=SPLIT.train, of_one_log=False)

@@ -23,7 +23,7 @@ from metammf.files import sha256
 from metammf.models.base import ContentHistoryModel, ContentModel, HistoryScorer, Model, history_model
 from metammf.models.content_table import content_of
 from metammf.models.scorers import FallbackScorer, FoldInScorer, HistoryOverlay, VectorScorer
-from metammf.nn.histories import Histories
+from metammf.newcomers import Newcomers
 from metammf.ranking.feeds import Feeds, feed_frame
 from metammf.ranking.topk import top_k
 
@@ -245,6 +245,9 @@ class Recommender:
         return model.item_memory() if self._build is None else {}
 
     @cached_property
+    def _newcomers(self) -> Newcomers:
+        return Newcomers(self._fold_in(), self.catalog.item_ids, self._told_items, self.config.name)
+
     def _fold_in(self) -> HistoryScorer:
         if isinstance(self.scorer, HistoryScorer):
             return self.scorer
@@ -257,22 +260,13 @@ class Recommender:
             raise ConfigError("the recommender was saved without what it takes new users in by: train it again")
         return FoldInScorer(model, self.item_memory, self.vectors())
 
-    def _histories(self, watched: Sequence[Sequence[Any]]) -> Histories:
-        """Turn outside ids into histories, each item once, without items of which the model knows nothing."""
+    @property
+    def _told_items(self) -> NDArray[np.bool_]:
+        """Items of which the model knows something, so that they tell something of who watched them, (N,)."""
         known = np.ones(self.num_items, dtype=np.bool_)
-        if self._history_model() is None or not isinstance(self.model, ContentModel):
+        if not isinstance(self._history_model(), ContentModel):
             known[: self.train.num_items] = self.train.item_counts > 0
-        rows = []
-        for ids in watched:
-            items = np.unique(self.catalog.item_ids.indices(list(ids)))
-            if not len(items):
-                raise DataError("what a new user watched: expected the id of an item at least, got none")
-            if not known[items].any():
-                raise DataError(
-                    f"none of the {len(items)} watched items has a train interaction: {self.config.name} knows nothing of them"
-                )
-            rows.append(items[known[items]].tolist())
-        return Histories.of(rows)
+        return known
 
     def recommend_for(self, watched: Sequence[Any], k: int = 10, *, exclude: Sequence[Any] = ()) -> pl.DataFrame:
         """Return the k best items for a user who is new and has watched these, which are left out; best first.
@@ -290,14 +284,12 @@ class Recommender:
             DataError: nothing was watched, or nothing that the model knows.
             ConfigError: the model knows users by their ids alone, or k is below 1.
         """
-        fold_in = self._fold_in
-        scores = fold_in.history_scores(self._histories([watched]))
+        scores = self._newcomers.scores(watched)
         out = np.unique(self.catalog.item_ids.indices([*watched, *exclude]))
         hidden = (torch.zeros(len(out), dtype=torch.int64), torch.from_numpy(out))
         items, best = top_k(scores, min(k, max(1, self.num_items)), seen=hidden)
         return feed_frame(self._item_table, items.numpy(), best.numpy())
 
-    @torch.no_grad()
     def embed_users(self, watched: Sequence[Sequence[Any]]) -> NDArray[np.float32]:
         """Return vectors of new users from the outside ids of what each watched, shape (n, D).
 
@@ -307,11 +299,8 @@ class Recommender:
             ConfigError: the model knows users by their ids alone, or has no vectors.
         """
         dim = self.vectors().users.shape[1]
-        fold_in = self._fold_in
-        assert isinstance(fold_in, FoldInScorer)  # a scorer with vectors is no solved one
-        if not len(watched):
-            return np.zeros((0, dim), np.float32)
-        return fold_in.model.encode_users(self._histories(watched), fold_in.memory).numpy()
+        newcomers = self._newcomers
+        return newcomers.vectors(watched).numpy() if len(watched) else np.zeros((0, dim), np.float32)
 
     def with_histories(self, history: Interactions) -> Scorer:
         """Return a scorer that ranks for users by what `history` says they watched, and for all others as before.
@@ -320,7 +309,8 @@ class Recommender:
         """
         if not self.folds_users:
             return self.final_scorer
-        return HistoryOverlay(self.final_scorer, self._fold_in, history)
+        told = history.select(self._told_items[history.items])
+        return HistoryOverlay(self.final_scorer, self._newcomers.fold_in, told)
 
     # Content ----------------------------------------------------------------------------------------------------
 

@@ -150,6 +150,8 @@ def validation_scorer(model: Model, train: Interactions, history: Interactions |
     scorer, folding = FallbackScorer(known, train), history_model(model)
     if history is None or folding is None:
         return scorer
+    if known.rankable is not None:  # items without a train interaction tell nothing of who watched them
+        history = history.select(known.rankable.cpu().numpy()[history.items])
     return HistoryOverlay(scorer, FoldInScorer(folding, folding.item_memory(), known), history)
 
 
