@@ -3,7 +3,7 @@
 Source: Liu et al., *Dynamic Multimodal Fusion via Meta-Learning Towards Micro-Video Recommendation*, TOIS 42(2), 2023.
 `backbone="mf"` is the paper's MetaMMF_MF, `backbone="graphsage"` its MetaMMF_GCN; a static `fusion` makes a static twin.
 
-Beyond the paper, as its future work (section 6) names it: `user_fusion` writes a user's own fusion of its preferences by the same
+Beyond the paper, its future work: `user_fusion` writes a user's own fusion of its preferences by the same
 network, p_u^m = the mean of the features of modality m over what the user watched, e_u = [e_u^m || e_u^c] or their sum; where
 nothing watched has a modality, a learned vector stands in. `simulated_cold_users` trains the path of a user that has no e_u^c.
 """
