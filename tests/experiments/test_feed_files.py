@@ -20,8 +20,8 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def recommender(vector_recommender):
-    """So many items that a batch holds a tenth of the users."""
-    return vector_recommender(num_users=340, num_items=60_000)
+    """So many items that a batch holds a fifth of the users."""
+    return vector_recommender(num_users=1280, num_items=25_000)
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +55,19 @@ def test_a_folder_holds_what_recommend_many_gives(feeds, expected, tmp_path):
     )
     assert pl.read_parquet(tmp_path / "out" / "*.parquet").equals(expected)
     assert rows == expected.height == read_json(tmp_path / "out" / MARKER)["rows"]
-    assert told == [(68, 340), (136, 340), (204, 340), (272, 340), (340, 340)]  # whole batches of 34
+    assert told == [(256, 1280), (512, 1280), (768, 1280), (1024, 1280), (1280, 1280)]  # whole batches
 
 
 @pytest.mark.parametrize("extension", ["parquet", "csv"])
 def test_a_file_holds_the_same(monkeypatch, feeds, expected, tmp_path, extension):
-    monkeypatch.setattr("metammf.experiments.feed_files._PART_ROWS", 500)
+    monkeypatch.setattr("metammf.experiments.feed_files._PART_ROWS", 2000)
     file = tmp_path / "new" / f"feeds.{extension}"
     told = []
-    rows = write_feed_file(feeds, np.arange(340), file, progress=lambda *at: told.append(at))
+    rows = write_feed_file(feeds, np.arange(1280), file, progress=lambda *at: told.append(at))
     found = pl.read_parquet(file) if extension == "parquet" else pl.read_csv(file, schema=expected.schema)
     assert found.equals(expected)
     assert rows == expected.height
-    assert told[-1] == (340, 340)
+    assert told[-1] == (1280, 1280)
     assert len(told) > 2
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
@@ -76,24 +76,24 @@ def test_an_interrupted_folder_goes_on_with_what_is_missing(feeds, expected, tmp
     out = tmp_path / "out"
     first, second, third = Counting(breaks_before=2), Counting(), Counting()
     with pytest.raises(KeyboardInterrupt):
-        write_feed_folder(feeds, out, ASKED, first, users_per_part=68)
+        write_feed_folder(feeds, out, ASKED, first, users_per_part=256)
     assert read_json(out / MARKER)["finished"] is False
     rest = out / ".part-00002.parquet.abc.part"
     rest.write_bytes(b"half")
-    write_feed_folder(feeds, out, ASKED, second, users_per_part=68)
+    write_feed_folder(feeds, out, ASKED, second, users_per_part=256)
     assert (len(first.written), len(second.written)) == (2, 3)
     assert pl.read_parquet(out / "*.parquet").equals(expected)
     assert not rest.exists()
-    assert write_feed_folder(feeds, out, ASKED, third, users_per_part=68) == expected.height
+    assert write_feed_folder(feeds, out, ASKED, third, users_per_part=256) == expected.height
     assert third.written == []
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and no more"])
 def test_a_damaged_part_is_made_again(feeds, expected, tmp_path, content):
-    write_feed_folder(feeds, tmp_path, ASKED, OneProcess(), users_per_part=68)
+    write_feed_folder(feeds, tmp_path, ASKED, OneProcess(), users_per_part=256)
     (tmp_path / "part-00001.parquet").write_bytes(content)
     again = Counting()
-    assert write_feed_folder(feeds, tmp_path, ASKED, again, users_per_part=68) == expected.height
+    assert write_feed_folder(feeds, tmp_path, ASKED, again, users_per_part=256) == expected.height
     assert again.written == ["part-00001.parquet"]
     assert pl.read_parquet(tmp_path / "*.parquet").equals(expected)
 
@@ -108,7 +108,7 @@ def test_parts_of_other_wishes_are_not_mixed(recommender, feeds, tmp_path):
     write_feed_folder(feeds, tmp_path, ASKED, OneProcess())
     with pytest.raises(ConfigError, match="k was 5, is 6"):
         write_feed_folder(recommender.feeds(6), tmp_path, {"k": 6}, OneProcess())
-    with pytest.raises(ConfigError, match="users_per_part was 340, is 34"):
+    with pytest.raises(ConfigError, match="users_per_part was 1280, is 256"):
         write_feed_folder(feeds, tmp_path, ASKED, OneProcess(), users_per_part=1)
 
 

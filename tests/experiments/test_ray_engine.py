@@ -47,25 +47,25 @@ def pool():
 
 @pytest.fixture(scope="module")
 def recommender(vector_recommender):
-    return vector_recommender(num_users=340, num_items=60_000)
+    return vector_recommender(num_users=1280, num_items=25_000)
 
 
 @pytest.mark.slow
 def test_recommendations_equal_those_of_one_process(pool, recommender, tmp_path):
     """Two of five parts are there from an earlier call in one process."""
     out, told, feeds = tmp_path / "out", [], recommender.feeds(7)
-    write_feed_folder(feeds, out, {}, OneProcess(), users_per_part=68)
+    write_feed_folder(feeds, out, {}, OneProcess(), users_per_part=256)
     for number in (0, 1, 4):
         (out / f"part-0000{number}.parquet").unlink()
-    write_feed_folder(feeds, out, {}, pool, users_per_part=68, progress=lambda *at: told.append(at))
+    write_feed_folder(feeds, out, {}, pool, users_per_part=256, progress=lambda *at: told.append(at))
     expected = pl.concat(recommender.recommend_many(None, 7)).select(COLUMNS)
     assert pl.read_parquet(out / "*.parquet").equals(expected)
-    assert told[-1] == (340, 340)
+    assert told[-1] == (1280, 1280)
 
 
 @pytest.mark.slow
 def test_evaluation_equals_that_of_one_process(pool, recommender, random_split):
-    split = random_split(num_users=340, num_items=60_000)
+    split = random_split(num_users=1280, num_items=25_000)
     here = evaluate(recommender, split, all_users=True)
     there = evaluate(recommender.final_scorer, split, all_users=True, ranker=pool.rank)
     assert there.to_dict() | {"seconds": 0} == here.to_dict() | {"seconds": 0}

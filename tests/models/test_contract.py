@@ -69,7 +69,7 @@ CONFIGS: list[ModelConfig] = [
     InvRLConfig(embedding_dim=8, num_environments=2, warmup_epochs=0, reassign_every=2),
     InvRLConfig(embedding_dim=8, num_environments=3, warmup_epochs=0, item_weight=0.5, feature_scaling="standardize"),
     ItemKNNConfig(),
-    ItemKNNConfig(num_neighbours=3, shrink=0.0),
+    ItemKNNConfig(num_neighbours=3, shrink=0.0, normalize_users=False),
     LATTICEConfig(embedding_dim=8, num_neighbours=4, feature_dim=4, initial_share=0.5),
     LATTICEConfig(embedding_dim=8, num_neighbours=4, num_item_layers=2, backbone="mf", feature_components=3),
     LightGCNConfig(embedding_dim=8),

@@ -107,30 +107,28 @@ def test_popularity_counts() -> None:
     assert (scores(Popularity(PopularityConfig(), inputs())) == log().item_counts).all()
 
 
-def shared_users(first: np.ndarray, second: np.ndarray, shrink: float) -> np.float32:
-    return np.float32((first & second).sum() / (np.sqrt(float(first.sum() * second.sum())) + shrink))
+def shrunk_cosine(first: np.ndarray, second: np.ndarray, shrink: float) -> np.float32:
+    return np.float32(first @ second / (np.sqrt(first @ first) * np.sqrt(second @ second) + shrink))
 
 
+@pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("paths", [1, 20, 1 << 24])
 @pytest.mark.parametrize(("k", "shrink"), [(2, 0.0), (3, 5.0), (50, 1.0)])
-def test_itemknn_is_a_loop_over_pairs(k: int, shrink: float, paths: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_itemknn_is_a_loop_over_pairs(
+    k: int, shrink: float, paths: int, unit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is taken at once."""
     monkeypatch.setattr(itemknn, "_PATHS_AT_ONCE", paths)
-    X = log().matrix.toarray() > 0
+    X = log().matrix.toarray().astype(float)
+    Y = X / np.sqrt(np.maximum(X.sum(1, keepdims=True), 1)) if unit else X
     expected = np.zeros((12, 9))
     for item in range(9):
-        pairs = [
-            (shared_users(X[:, item], X[:, other], shrink), other)
-            for other in range(9)
-            if (X[:, item] & X[:, other]).any()
-        ]
-        for similarity, other in sorted(
-            (pair for pair in pairs if pair[1] != item), key=lambda pair: (-pair[0], pair[1])
-        )[:k]:
+        others = [other for other in range(9) if other != item and X[:, item] @ X[:, other]]
+        pairs = [(shrunk_cosine(Y[:, item], Y[:, other], shrink), other) for other in others]
+        for similarity, other in sorted(pairs, key=lambda pair: (-pair[0], pair[1]))[:k]:
             expected[:, item] += X[:, other] * similarity
-    assert scores(ItemKNN(ItemKNNConfig(num_neighbours=k, shrink=shrink), inputs())) == pytest.approx(
-        expected, abs=1e-6
-    )
+    config = ItemKNNConfig(num_neighbours=k, shrink=shrink, normalize_users=unit)
+    assert scores(ItemKNN(config, inputs())) == pytest.approx(expected, abs=1e-6)
 
 
 @given(

@@ -28,7 +28,7 @@ def compare(
     """Compare models fairly: one split, one protocol, one budget of tuning each; the test part is read once a final run.
 
     Settings are searched on validation alone, around each recipe, whose own settings are the first trial. The same command goes
-    on where it was, whatever ended it. Writes comparison.json, and a line a trial in ledger.jsonl.
+    on where it was, whatever ended it. Writes comparison.json, a line a trial in ledger.jsonl, a page and tables (CSV, LaTeX).
 
     Parameters
     ----------
@@ -56,11 +56,15 @@ def compare(
     device
         cpu, cuda, cuda:1, ...; on a GPU the budget is of wall-clock time.
     """
-    from metammf.cli.console import bar, err, show_warnings
+    from metammf.cli.console import going_on, show_warnings, steps
+    from metammf.cli.console import out as screen
     from metammf.experiments.compare import RESULTS_FILE, ComparisonPlan, run_comparison
     from metammf.experiments.config import parse_settings
     from metammf.experiments.contenders import split_names
+    from metammf.report.comparison_page import write_comparison
+    from metammf.report.figures import require_extra
 
+    require_extra("the report")
     show_warnings()
     names = split_names(models)
     plan = ComparisonPlan(
@@ -80,20 +84,11 @@ def compare(
     words += [word for pair in set_ or [] for word in ("--set", pair)]
     words += ["--published", str(published)] if published else []
     words += ["--device", device] if device != "cpu" else []
-    with bar("comparing") as progress:
-        task = progress.add_task("runs", total=None, note="looking for leaks")
-
-        def show(done: int, total: int, what: str) -> None:
-            progress.update(task, completed=done, total=total, note=what)
-            if what and not err.is_terminal:
-                err.print(f"{done}/{total} {what}")
-
-        try:
-            results = run_comparison(plan, out, progress=show, command=shlex.join(words))
-        except KeyboardInterrupt as interrupt:
-            word = f"{str(interrupt) or 'interrupted'}; the same command goes on, from {out}"
-            raise type(interrupt)(word) from interrupt
+    with steps("comparing", "looking for leaks") as show, going_on(out):
+        results = run_comparison(plan, out, progress=show, command=shlex.join(words))
+    page = write_comparison(results, out)
     _summarise(results, out / RESULTS_FILE)
+    screen.print(str(page.resolve()))
 
 
 def _summarise(results: "ComparisonResults", path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -14,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from metammf.training.checkpoint import EpochRecord
@@ -82,6 +84,33 @@ def bar(description: str) -> Progress:
         transient=True,
         disable=not err.is_terminal,
     )
+
+
+@contextlib.contextmanager
+def steps(description: str, note: str = "") -> Iterator[Callable[[int, int, str], None]]:
+    """Give what is to be told the steps done, how many there are, and what was done last.
+
+    It shows a bar, and where there is no screen a line a step.
+    """
+    with bar(description) as progress:
+        task = progress.add_task(description, total=None, note=note)
+
+        def show(done: int, total: int, what: str) -> None:
+            progress.update(task, completed=done, total=total, note=what)
+            if what and not err.is_terminal:
+                err.print(f"{done}/{total} {what}")
+
+        yield show
+
+
+@contextlib.contextmanager
+def going_on(out: Path) -> Iterator[None]:
+    """Say of an interrupt that the same command goes on, from the folder `out`."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        word = f"{str(interrupt) or 'interrupted'}; the same command goes on, from {out}"
+        raise type(interrupt)(word) from interrupt
 
 
 class TrainingBar:

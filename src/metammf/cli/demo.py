@@ -15,7 +15,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
     seed
         Of the world and of training.
     """
-    from metammf.cli.console import bar, err, show_warnings
+    from metammf.cli.console import show_warnings, steps
     from metammf.errors import ConfigError
     from metammf.experiments.demo import REPORT_FILE, run_demo
     from metammf.experiments.demo_plan import DemoPlan
@@ -27,14 +27,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
     require_extra("the report")
     show_warnings()
     command = f"metammf demo --seed {seed}" + (f" --out {shlex.quote(str(out))}" if out != Path("demo") else "")
-    with bar("training") as progress:
-        task = progress.add_task("models", total=None, note="generating a world")
-
-        def show(done: int, total: int, what: str) -> None:
-            progress.update(task, completed=done, total=total, note=what)
-            if what and not err.is_terminal:
-                err.print(f"{done}/{total} {what}")
-
+    with steps("training", "generating a world") as show:
         results = run_demo(out, DemoPlan(seed=seed), render=render_page, progress=show, command=command)
     _summarise(results, out / REPORT_FILE)
 

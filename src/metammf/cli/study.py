@@ -72,7 +72,7 @@ def study(
     precision
         bfloat16 runs forward passes in half precision.
     """
-    from metammf.cli.console import bar, err, show_warnings
+    from metammf.cli.console import going_on, show_warnings, steps
     from metammf.data.folder import load_dataset
     from metammf.errors import ConfigError
     from metammf.experiments.config import parse_settings
@@ -116,19 +116,8 @@ def study(
         "--precision": precision if precision != "float32" else None,
     }
     command = _command(["metammf", "study", name, str(data), "--out", str(out)], given)
-    with bar(f"study {name}") as progress:
-        task = progress.add_task("runs", total=None, note="")
-
-        def show(done: int, total: int, what: str) -> None:
-            progress.update(task, completed=done, total=total, note=what)
-            if what and not err.is_terminal:
-                err.print(f"{done}/{total} {what}")
-
-        try:
-            results = run_study(plan, data, out, options, command=command, progress=show)
-        except KeyboardInterrupt as interrupt:
-            word = f"{str(interrupt) or 'interrupted'}; the same command goes on, from {out}"
-            raise type(interrupt)(word) from interrupt
+    with steps(f"study {name}") as show, going_on(out):
+        results = run_study(plan, data, out, options, command=command, progress=show)
     _summarise(results, write_study(results, out))
 
 

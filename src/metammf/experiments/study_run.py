@@ -395,7 +395,7 @@ def _row(variant: Variant, trials: list[Trial], chosen: dict[str, Any], found: l
         key=variant.key,
         label=variant.label,
         series=variant.series,
-        x=variant.x,
+        x=None if variant.x is None else float(variant.x),  # as it is read back
         recipe=variant.recipe,
         settings=dict(variant.settings),
         placebo=variant.placebo,

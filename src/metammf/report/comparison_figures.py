@@ -126,7 +126,7 @@ def cost_chart(rows: Rows, title: str, *, width: Width = "container") -> Any:
     import altair as alt
 
     base = alt.Chart(data_of(rows), width=width, height=320).encode(
-        alt.X("seconds:Q", title="seconds an epoch, one core", scale=alt.Scale(type="log")),
+        alt.X("seconds:Q", title="seconds an epoch, one core", scale=alt.Scale(type="log", nice=False, padding=60)),
         alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False, padding=14)),
     )
     tooltip = [
