@@ -61,6 +61,16 @@ ALIKE = {
     "no id dropout": ("model.id_dropout=0.0",),
     "three hops": ("model.num_layers=3",),
 }
+OWN_USERS = {
+    "as it stands": (),
+    "users of their own fusion": ('model.user_fusion="cp"',),
+    "the same, static": ('model.user_fusion="concat"',),
+    "the same, a sum of projections": ('model.user_fusion="sum"',),
+    "users of their own fusion, some simulated cold": ('model.user_fusion="cp"', "model.simulated_cold_users=0.2"),
+    "users of their own fusion, half simulated cold": ('model.user_fusion="cp"', "model.simulated_cold_users=0.5"),
+    "users simulated cold, by their edges alone": ("model.simulated_cold_users=0.2",),
+}
+COLD_USERS = ('split.method="cold-user"', "split.cold_share=0.2", "split.history_size=3")
 STUDIES = (
     Study(
         "tiktok",
@@ -147,6 +157,40 @@ STUDIES = (
             "fusion decay 1e-3": ("training.fusion_weight_decay=1e-3",),
             "fusion decay 1e-2": ("training.fusion_weight_decay=1e-2",),
         },
+    ),
+    Study("tiktok-users", "tiktok", "metammf-lightgcn", OWN_USERS),
+    # A fifth of the users is new and comes with three clips; what the graph does without content, and MF with content alone.
+    Study(
+        "tiktok-cold-users",
+        "tiktok",
+        "metammf-lightgcn",
+        OWN_USERS
+        | {
+            "MF, users of their own fusion": (
+                'model.backbone="mf"',
+                'model.user_fusion="cp"',
+                "model.simulated_cold_users=0.2",
+            ),
+        },
+        common=COLD_USERS,
+    ),
+    # New users and new items at once: the published split's cold items.
+    Study(
+        "lfm2k-cold-users",
+        "lfm2k",
+        "metammf-cold",
+        OWN_USERS
+        | {
+            "targets out of graph and histories": ('model.user_fusion="cp"', "model.hide_targets=true"),
+            "items not simulated cold": (
+                'model.user_fusion="cp"',
+                "model.simulated_cold_users=0.2",
+                "model.simulated_cold=0.0",
+                "model.cold_offset=false",
+                "model.content_neighbours=false",
+            ),
+        },
+        common=COLD_USERS,
     ),
 )
 

@@ -69,6 +69,16 @@ SHOWN = ("tiktok", "lfm2k-cold", "world")
 # Whose costs are printed.
 COSTS = ("tiktok",)
 TESTED = ("recall@20", "ndcg@20", "cold_among_all/ndcg@20", "warm/ndcg@20")
+# Studies of `scripts/ablate.py` whose tables stand in the findings.
+ABLATED = (
+    "tiktok",
+    "tiktok-shared-lightgcn",
+    "tiktok-shared-gcn",
+    "lfm2k-cold",
+    "tiktok-users",
+    "tiktok-cold-users",
+    "lfm2k-cold-users",
+)
 # Controls that a model is tested against beside its twin and its placebo.
 CONTROLS = {
     "metammf-lightgcn": ("lightgcn", "ease", "p3"),
@@ -234,13 +244,16 @@ def ablations(study: str) -> list[str]:
     )
     timed = all("cost" in one for one in found)
     head = [f"`{found[0]['recipe']}`, seed 0, validation", "R@20", "N@20", "cold N@20", "warm N@20", "epoch"]
-    head += ["s an epoch"] if timed else []
+    cold_users = all(one["validation"].get("cold_users", {}).get("among_all") for one in found)
+    head += (["cold users N@20"] if cold_users else []) + (["s an epoch"] if timed else [])
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for one in base + rest:
         tables = one["validation"]
         values = [tables["metrics"]["recall@20"], tables["metrics"]["ndcg@20"]]
         values += [tables[part]["among_all"].get("ndcg@20", 0.0) for part in ("cold", "warm")]
         cells = [f"{value:.4f}".removeprefix("0") for value in values] + [str(one["epochs"])]
+        if cold_users:
+            cells.append(f"{tables['cold_users']['among_all']['ndcg@20']:.4f}".removeprefix("0"))
         cells += [f"{one['cost']['median_epoch_seconds']:.1f}"] if timed else []
         settings = ", ".join(f"`{setting}`" for setting in one["settings"])
         lines.append(f"| {one['change']}{': ' + settings if settings else ''} | " + " | ".join(cells) + " |")
@@ -274,7 +287,7 @@ def main() -> None:
             whole += costs(models) if bench in COSTS else []
     replace_between(ROOT / "README.md", BEGIN, END, lines)
     replace_between(ROOT / "docs" / "results.md", BEGIN, END, whole)
-    for bench in ("tiktok", "tiktok-shared-lightgcn", "tiktok-shared-gcn", "lfm2k-cold"):
+    for bench in ABLATED:
         begin, end = (f"<!-- {bench}:{mark} -->" for mark in ("begin", "end"))
         if found := ablations(bench):
             replace_between(ROOT / "docs" / "findings.md", begin, end, found)

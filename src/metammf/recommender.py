@@ -1,4 +1,4 @@
-"""The finished thing: scores, id maps, what has been seen, and an encoder for items that are new.
+"""The finished thing: scores, id maps, what has been seen, and encoders for items and for users that are new.
 
 Outside ids stop here: what goes in and comes out are the outside world's, what lies below works on indices.
 """
@@ -20,10 +20,19 @@ from metammf.data.splitting import Development
 from metammf.errors import ConfigError, DataError
 from metammf.explanation import Explainable, item_contributions, pair_contributions
 from metammf.files import sha256
-from metammf.models.base import ContentModel, ContentSolver, Inputs, Model
+from metammf.models.base import (
+    ContentHistoryModel,
+    ContentModel,
+    ContentSolver,
+    HistoryScorer,
+    Inputs,
+    Model,
+    history_model,
+)
 from metammf.models.content_table import content_of
 from metammf.models.registry import model_type
-from metammf.models.scorers import FallbackScorer, VectorScorer
+from metammf.models.scorers import FallbackScorer, FoldInScorer, HistoryOverlay, VectorScorer
+from metammf.newcomers import Newcomers
 from metammf.ranking.feeds import Feeds, feed_frame
 from metammf.ranking.topk import top_k
 
@@ -36,15 +45,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from metammf.data.features import ItemFeatures, Placebo
-    from metammf.models.base import Scorer, SolvedModel
+    from metammf.models.base import HistoryModel, Scorer, SolvedModel
     from metammf.models.config import ModelConfig
+    from metammf.nn.content import Content
 
 _ENCODED_AT_ONCE = 8192
 Seen = Literal["train", "train+validation", "none"]
+Strangers = Literal["popularity", "model"]
+"""What ranks for users of whom nothing is known."""
 
 
 class Recommender:
-    """What training leaves: recommend, find similar items, take new ones in, explain.
+    """What training leaves: recommend, find similar items, take new items and new users in, explain.
 
     `metammf.fit` makes one, `Recommender.load` reads one back.
 
@@ -61,6 +73,8 @@ class Recommender:
         feature_hashes: SHA-256 of the feature files that it was trained with, by their path in that folder.
         placebo: Kind and seed, where it was trained with a placebo in the place of those features.
         known_features: Features of the trained items, where the catalog has grown beyond them.
+        strangers: What ranks for users without a train interaction; the model, where validation says that it is better.
+        item_memory: What the model reads of the items that a new user watched; made of a model that is given, where it is not.
     """
 
     def __init__(
@@ -78,6 +92,8 @@ class Recommender:
         feature_hashes: Mapping[str, str] | None = None,
         placebo: tuple[Placebo, int] | None = None,
         known_features: ItemFeatures | None = None,
+        strangers: Strangers = "popularity",
+        item_memory: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.train, self.validation, self.catalog = development.train, development.validation, development.catalog
         self.config = config
@@ -89,8 +105,10 @@ class Recommender:
         self.feature_hashes = dict(feature_hashes or {})
         self.placebo = placebo
         self._known_features = known_features
-        self.final_scorer = FallbackScorer(scorer, self.train)
+        self.strangers = strangers
+        self.final_scorer: Scorer = scorer if strangers == "model" else FallbackScorer(scorer, self.train)
         self._model, self._build = model, build
+        self._item_memory = item_memory
 
     def __repr__(self) -> str:
         return f"Recommender({self.config.name}: {self.catalog.num_users} users x {self.num_items} items)"
@@ -105,12 +123,13 @@ class Recommender:
     def scores(self, users: Tensor) -> Tensor:
         """Return the score of every item for users by their index: int64 (B,) -> float32 (B, num_items).
 
-        -inf marks an item that cannot be recommended. A user without a train interaction is scored by popularity.
+        -inf marks an item that cannot be recommended. A user without a train interaction is scored by popularity, or by the
+        model where `strangers` says so.
         """
         return self.final_scorer.scores(users)
 
     def has_history(self, user_id: Any) -> bool:
-        """Whether a user has a train interaction; one without gets popularity.
+        """Whether a user has a train interaction; one without gets popularity, or what `strangers` says.
 
         Raises:
             UnknownIdError: there is no such user.
@@ -215,6 +234,93 @@ class Recommender:
         titles = [self.catalog.items["title"]] if "title" in self.catalog.items.columns else []
         return pl.DataFrame([id_series(self.catalog.item_ids).alias("item_id"), *titles])
 
+    # New users --------------------------------------------------------------------------------------------------
+
+    @property
+    def folds_users(self) -> bool:
+        """Whether a user that was not there in training can be ranked for, by what it watched."""
+        return isinstance(self.scorer, HistoryScorer) or self._history_model() is not None
+
+    def _history_model(self) -> HistoryModel | None:
+        return None if self._model is None and self._build is None else history_model(self.model)
+
+    @cached_property
+    def item_memory(self) -> Mapping[str, Tensor]:
+        """What the model reads of the items that a new user watched: tensors of a row an item; none where it cannot."""
+        model = self._history_model()
+        if self._item_memory is not None or model is None:
+            return self._item_memory or {}
+        # A network that was built again of its weights has no features to make it of.
+        return model.item_memory() if self._build is None else {}
+
+    @cached_property
+    def _newcomers(self) -> Newcomers:
+        return Newcomers(self._fold_in(), self.catalog.item_ids, self._told_items, self.config.name)
+
+    def _fold_in(self) -> HistoryScorer:
+        if isinstance(self.scorer, HistoryScorer):
+            return self.scorer
+        model = self._history_model()
+        if model is None:
+            raise ConfigError(
+                f"{self.config.name} knows users by their ids alone: it cannot rank for a new one by what it watched"
+            )
+        if not self.item_memory:
+            raise ConfigError("the recommender was saved without what it takes new users in by: train it again")
+        return FoldInScorer(model, self.item_memory, self.vectors())
+
+    @property
+    def _told_items(self) -> NDArray[np.bool_]:
+        """Items of which the model knows something, so that they tell something of who watched them, (N,)."""
+        known = np.ones(self.num_items, dtype=np.bool_)
+        if not isinstance(self._history_model(), ContentModel):
+            known[: self.train.num_items] = self.train.item_counts > 0
+        return known
+
+    def recommend_for(self, watched: Sequence[Any], k: int = 10, *, exclude: Sequence[Any] = ()) -> pl.DataFrame:
+        """Return the k best items for a user who is new and has watched these, which are left out; best first.
+
+        Args:
+            watched: Outside ids of items; their order and repetitions do not matter.
+            k: How many; fewer come where fewer are left.
+            exclude: Outside ids of further items that are not to come.
+
+        Returns:
+            Columns ``item_id, rank, score``, and ``title`` where there are titles.
+
+        Raises:
+            UnknownIdError: there is no such item.
+            DataError: nothing was watched, or nothing that the model knows.
+            ConfigError: the model knows users by their ids alone, or k is below 1.
+        """
+        scores = self._newcomers.scores(watched)
+        out = np.unique(self.catalog.item_ids.indices([*watched, *exclude]))
+        hidden = (torch.zeros(len(out), dtype=torch.int64), torch.from_numpy(out))
+        items, best = top_k(scores, min(k, max(1, self.num_items)), seen=hidden)
+        return feed_frame(self._item_table, items.numpy(), best.numpy())
+
+    def embed_users(self, watched: Sequence[Sequence[Any]]) -> NDArray[np.float32]:
+        """Return vectors of new users from the outside ids of what each watched, shape (n, D).
+
+        Raises:
+            UnknownIdError: there is no such item.
+            DataError: one of them watched nothing, or nothing that the model knows.
+            ConfigError: the model knows users by their ids alone, or has no vectors.
+        """
+        dim = self.vectors().users.shape[1]
+        newcomers = self._newcomers
+        return newcomers.vectors(watched).numpy() if len(watched) else np.zeros((0, dim), np.float32)
+
+    def with_histories(self, history: Interactions) -> Scorer:
+        """Return a scorer that ranks for users by what `history` says they watched, and for all others as before.
+
+        Where the model knows users by their ids alone, all stays as it was.
+        """
+        if not self.folds_users:
+            return self.final_scorer
+        told = history.select(self._told_items[history.items])
+        return HistoryOverlay(self.final_scorer, self._newcomers.fold_in, told)
+
     # Content ----------------------------------------------------------------------------------------------------
 
     @property
@@ -252,12 +358,7 @@ class Recommender:
         """
         model = self._content_model()
         self._check_content(features, getattr(model, "modalities", ()))
-        chunks = [
-            model.encode_items(
-                content_of(features.select(np.arange(start, min(start + _ENCODED_AT_ONCE, features.num_items))))
-            )
-            for start in range(0, features.num_items, _ENCODED_AT_ONCE)
-        ]
+        chunks = [model.encode_items(content) for content in _in_chunks(features)]
         return torch.cat(chunks).numpy() if chunks else np.zeros((0, self.vectors().items.shape[1]), np.float32)
 
     def _check_content(self, features: ItemFeatures, modalities: Sequence[str]) -> None:
@@ -299,6 +400,8 @@ class Recommender:
             feature_hashes=self.feature_hashes,
             placebo=self.placebo,
             known_features=self._known_features or self.catalog.features,
+            strangers=self.strangers,
+            item_memory=self._grown_memory(features),
         )
 
     def _vectors_with(self, features: ItemFeatures) -> VectorScorer:
@@ -326,6 +429,15 @@ class Recommender:
         state = solver.with_items(self.state, content_of(features))
         return after.scorer(state), state
 
+    @torch.no_grad()
+    def _grown_memory(self, features: ItemFeatures) -> Mapping[str, Tensor] | None:
+        """The memory of the items with that of new ones, so that who watched a new one can be ranked for too."""
+        model = self._history_model()
+        if not isinstance(model, ContentHistoryModel) or not self.item_memory:
+            return None
+        parts = [self.item_memory, *(model.new_item_memory(content) for content in _in_chunks(features))]
+        return {name: torch.cat([part[name] for part in parts]) for name in self.item_memory}
+
     def item_features(self) -> ItemFeatures:
         """Return the features of the items that the model was trained with.
 
@@ -346,8 +458,15 @@ class Recommender:
                 raise DataError(f"{path} is not the file that the model was trained with")
         return features if self.placebo is None else features.placebo(*self.placebo)
 
-    def explain(self, item_id: Any, user_id: Any | None = None) -> pl.DataFrame:
+    def explain(
+        self, item_id: Any, user_id: Any | None = None, *, watched: Sequence[Any] | None = None
+    ) -> pl.DataFrame:
         """Return how much each modality of an item counts, for its fused vector or for its score for a user.
+
+        Args:
+            item_id: An outside id.
+            user_id: A user's id: explain the score for this user.
+            watched: Outside ids of what a new user watched, instead: explain the score for that user.
 
         Returns:
             Columns ``modality, present, leave_one_out, gradient_x_input, share``, one row a modality; see
@@ -355,13 +474,11 @@ class Recommender:
 
         Raises:
             UnknownIdError: there is no such item or user.
-            ConfigError: the model does not fuse content, or the user has no history.
+            ConfigError: the model does not fuse content, the user has no history, or a user and `watched` are both given.
             DataError: the item's features are no longer there.
         """
         item = self.catalog.item_ids.index(item_id)
-        user = None if user_id is None else self.catalog.user_ids.index(user_id)
-        if user_id is not None and not self.has_history(user_id):
-            raise ConfigError(f"user {user_id!r} has no history: popularity ranks for it, which no modality explains")
+        user = self._explained_user(user_id, watched)
         model = self.model if isinstance(self._content_model(), Explainable) else None
         if not isinstance(model, Explainable):
             raise ConfigError(f"{self.config.name} cannot be explained by modalities")
@@ -372,7 +489,7 @@ class Recommender:
         if user is None:
             found = item_contributions(model, content)
         else:
-            found = pair_contributions(model, content, torch.tensor([item]), self.vectors().users[user])
+            found = pair_contributions(model, content, torch.tensor([item]), user)
         return pl.DataFrame(
             {
                 "modality": list(found.modalities),
@@ -382,6 +499,19 @@ class Recommender:
                 "share": found.shares[0].tolist(),
             }
         )
+
+    def _explained_user(self, user_id: Any | None, watched: Sequence[Any] | None) -> Tensor | None:
+        """The vector (D,) of the user that an explanation is for, if it is for one."""
+        if watched is not None:
+            if user_id is not None:
+                raise ConfigError("a user and what a new user watched exclude each other")
+            return torch.from_numpy(self.embed_users([watched])[0])
+        if user_id is None:
+            return None
+        user = self.catalog.user_ids.index(user_id)
+        if self.strangers == "popularity" and not self.has_history(user_id):
+            raise ConfigError(f"user {user_id!r} has no history: popularity ranks for it, which no modality explains")
+        return self.vectors().users[user]
 
     # Disk -------------------------------------------------------------------------------------------------------
 
@@ -424,6 +554,12 @@ class Recommender:
         from metammf.recommender_files import read_recommender
 
         return read_recommender(cls, folder)
+
+
+def _in_chunks(features: ItemFeatures) -> Iterator[Content]:
+    """Yield the content of some items at a time."""
+    for start in range(0, features.num_items, _ENCODED_AT_ONCE):
+        yield content_of(features.select(np.arange(start, min(start + _ENCODED_AT_ONCE, features.num_items))))
 
 
 def _extended(catalog: Catalog, item_ids: Sequence[Any], titles: Sequence[str] | None) -> Catalog:

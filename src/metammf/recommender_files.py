@@ -3,7 +3,8 @@
 ::
 
     recommender.json      the model's config, counts, the data set's folder, and the SHA-256 of each other file
-    tensors.safetensors   vectors or what was solved, the network's weights, train and validation interactions
+    tensors.safetensors   vectors or what was solved, the network's weights, what it reads of items to fold users in, train and
+                          validation interactions
     users.parquet         user_id, in index order
     items.parquet         item_id and the items' other columns, in index order
 """
@@ -72,6 +73,7 @@ def write_recommender(
             tensors["vectors/offsets"] = scorer.offsets
         weights = recommender.model.state_dict()
         tensors |= {f"model/{name}": value for name, value in weights.items()}
+        tensors |= {f"memory/{name}": value for name, value in recommender.item_memory.items()}
     about = {
         "format": FORMAT,
         "model": recommender.config.model_dump(mode="json"),
@@ -82,6 +84,7 @@ def write_recommender(
         "data_path": None if data_path is None else Path(data_path).as_posix(),
         "feature_hashes": dict(feature_hashes),
         "placebo": placebo,
+        "strangers": recommender.strangers,
     }
     with atomic_folder(folder, marker=MARKER) as part:
         try:
@@ -208,6 +211,10 @@ def _assemble(
     development = Development(parts[0], parts[1], catalog)
     state = {name.removeprefix("state/"): value for name, value in tensors.items() if name.startswith("state/")}
     weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+    memory = {name.removeprefix("memory/"): value for name, value in tensors.items() if name.startswith("memory/")}
+    for name, rows in memory.items():
+        if len(rows) != count:
+            raise RunError(f"the recommender is damaged: {len(rows)} rows of memory/{name} for {count} items")
     model_kind = model_type(config.name)
     scorer: Scorer
     build: Callable[[], Model] | None = None
@@ -229,6 +236,8 @@ def _assemble(
         data_path=data_path,
         feature_hashes=about.get("feature_hashes"),
         placebo=None if placebo is None else (placebo[0], int(placebo[1])),
+        strangers="model" if about.get("strangers") == "model" else "popularity",
+        item_memory=memory or None,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from metammf.files import read_json
 
 KEYS = {"part", "seen", "ks", "all_users", "sample", "num_users", "num_interactions", "metrics", "warm", "cold"}
-KEYS |= {"seconds", "run"}
+KEYS |= {"seconds", "run", "cold_users"}
 NAMES = (
     "recall",
     "ndcg",

@@ -87,12 +87,30 @@ def test_a_user_without_history_gets_popularity_and_is_told_so(metammf, dynamic,
     assert "history" not in metammf("recommend", dynamic, "--user", "user-1").err
 
 
+def test_a_new_user_by_what_it_watched(metammf, refused, dynamic, popular, groups, small, tmp_path):
+    run = tmp_path / "users"
+    words = ("--set", "model.user_fusion=cp", "--set", "training.epochs=15")
+    assert metammf("train", groups, "--recipe", "metammf-mf", *small, *words, "--out", run).status == 0
+    shown = metammf("recommend", run, "--watched", "item-1", "item-3", "-k", 3).out
+    assert shown.count("group 1") == 3
+    file = tmp_path / "feed.csv"
+    outcome = metammf("recommend", run, "--watched=item-1", "--watched=item-3", "-k", 3, "--out", file)
+    assert f"{file}: 3 rows" in outcome.err
+    assert read(file).columns == ["item_id", "rank", "score", "title"]
+    assert "for who watched item-1" in metammf("explain", run, "--item", "item-5", "--watched", "item-1").out
+    assert "unknown item id 'itm-1'" in refused("recommend", run, "--watched", "itm-1")
+    assert "--seen is for users" in refused("recommend", run, "--watched", "item-1", "--seen", "none")
+    assert "metammf knows users by their ids alone" in refused("recommend", dynamic, "--watched", "item-1")
+    assert metammf("recommend", popular, "--watched", "item-1", "-k", 3).status == 0
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         (("--user", "user-99"), "unknown user id 'user-99' (did you mean 'user-9'?)"),
         ((), "--all-users"),
         (("--user", "user-1", "--all-users"), "--all-users"),
+        (("--user", "user-1", "--watched", "item-1"), "--watched"),
         (("--user", "user-1", "-k", "0"), "k"),
         (("--user", "user-1", "--out", "feeds.xlsx"), ".parquet or .csv"),
         (("--user", "user-1", "--out", "."), ".parquet or .csv"),

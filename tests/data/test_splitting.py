@@ -45,23 +45,24 @@ def keys(part):
 @given(datasets(), st.integers(0, 5))
 def test_parts_are_disjoint_and_seeded(method, dataset, seed):
     first, again = split(dataset, method, seed=seed), split(dataset, method, seed=seed)
-    parts = [first.train, first.validation, first.test]
-    for part, same in zip(parts, [again.train, again.validation, again.test], strict=True):
+    given, same_given = ([each.history] if each.history is not None else [] for each in (first, again))
+    parts = [first.train, first.validation, first.test, *given]
+    for part, same in zip(parts, [again.train, again.validation, again.test, *same_given], strict=True):
         np.testing.assert_array_equal(part.keys, same.keys)
         np.testing.assert_array_equal(part.timestamps, same.timestamps)
     together = set().union(*map(keys, parts))
     assert len(together) == sum(map(len, parts))
     everything = keys(dataset.interactions)
-    assert together <= everything if method == "cold-item" else together == everything
+    assert together <= everything if method.startswith("cold-") else together == everything
 
 
-@pytest.mark.parametrize("method", ["random", "user-time", "leave-one-out", "cold-item"])
+@pytest.mark.parametrize("method", ["random", "user-time", "leave-one-out", "cold-item", "cold-user"])
 def test_another_seed_draws_another_split(method):
     rng = np.random.default_rng(0)
     cells = rng.permutation(NUM_USERS * NUM_ITEMS)[:100]
     dataset = dataset_of(cells // NUM_ITEMS, cells % NUM_ITEMS, np.zeros(100) if method == "user-time" else None)
     assert keys(split(dataset, method, seed=0).test) != keys(split(dataset, method, seed=1).test) or (
-        method == "cold-item"
+        method.startswith("cold-")
         and keys(split(dataset, method, seed=0).train) != keys(split(dataset, method, seed=1).train)
     )
 
@@ -139,6 +140,46 @@ def test_cold_items_lose_their_train_interactions_alone(dataset, share):
     assert len(cold) <= round(NUM_ITEMS * share)
     assert not np.isin(found.train.items, cold).any()
     assert found.cold_items[cold.astype(int)].all()
+
+
+@given(datasets(), st.floats(0.1, 0.6), st.integers(1, 4))
+def test_cold_users_keep_their_first_train_interactions_as_a_history(dataset, share, size):
+    found = split(dataset, "cold-user", cold_share=share, history_size=size)
+    base = split(dataset, "published")
+    assert keys(found.validation) == keys(base.validation)
+    assert keys(found.test) == keys(base.test)
+    lost = keys(base.train) - keys(found.train)
+    cold = {key // NUM_ITEMS for key in lost}
+    assert len(cold) <= round(NUM_USERS * share)
+    assert not np.isin(found.train.users, list(cold)).any()
+    assert keys(found.history) <= lost
+    for user in cold:
+        times = base.train.timestamps[base.train.users == user]
+        given_times = found.history.timestamps[found.history.users == user]
+        assert sorted(given_times) == sorted(times)[: min(size, len(times))]
+    assert found.development.history is found.history
+    assert keys(found.seen("train")) == keys(found.train) | keys(found.history)
+    assert keys(found.seen("train+validation")) == keys(found.seen("train")) | keys(found.validation)
+
+
+@given(datasets(), st.integers(0, 5))
+def test_what_a_cold_user_watches_later_has_no_say(dataset, seed):
+    """Other items at the end of the cold users' days: train, histories and what is held out are as before."""
+    options = {"cold_share": 0.5, "history_size": 2, "seed": seed}
+    found = split(dataset, "cold-user", **options)
+    log = dataset.interactions
+    kept = (found.train, found.history, found.validation, found.test)
+    later = ~np.isin(log.keys, np.concatenate([part.keys for part in kept]))
+    free = set(range(NUM_USERS * NUM_ITEMS)) - keys(log)
+    items = log.items.copy()
+    for row in np.flatnonzero(later):
+        spare = min((key for key in free if key // NUM_ITEMS == log.users[row]), default=None)
+        if spare is not None:
+            free.remove(spare)
+            items[row] = spare % NUM_ITEMS
+    other = split(dataset_of(log.users, items, log.timestamps, dataset.parts), "cold-user", **options)
+    for before, name in zip(kept, ("train", "history", "validation", "test"), strict=True):
+        assert keys(getattr(other, name)) == keys(before)
 
 
 def test_random_holds_out_the_asked_share():

@@ -49,7 +49,7 @@ def move(split, source, target):
 def test_every_split_of_ours_passes(dataset, method):
     options = {"validation_share": 0.2, "test_share": 0.2}
     checks = audit(dataset, dataset.split(method, **options))
-    assert len(checks) == len({check.name for check in checks}) == 8
+    assert len(checks) == len({check.name for check in checks}) == (9 if method == "cold-user" else 8)
     assert all(check.found for check in checks)
 
 
@@ -126,6 +126,20 @@ def test_a_cold_split_without_cold_items_is_found(dataset):
     split = replace(dataset.split("random"), method="cold-item", of_one_log=True)
     with pytest.raises(LeakageError, match="the split makes none cold"):
         audit(dataset, split)
+
+
+def test_a_cold_user_split_that_teaches_of_a_history_is_found(dataset):
+    split = dataset.split("cold-user")
+    taught = replace(split, train=split.train.union(split.history), history=split.history, of_one_log=True)
+    with pytest.raises(LeakageError, match=r"cold users are cold: .* of users that are learned from"):
+        audit(dataset, taught)
+
+
+def test_a_cold_user_split_without_cold_users_is_found(dataset):
+    split = dataset.split("published")
+    nobody = split.train.select(np.zeros(len(split.train), dtype=np.bool_))
+    with pytest.raises(LeakageError, match="no test interaction is of a cold user"):
+        audit(dataset, replace(split, history=nobody, of_one_log=True))
 
 
 def test_all_that_fails_is_told_together(dataset):

@@ -124,6 +124,17 @@ def test_all_pairs_are_tested_and_the_audit_is_told(finished):
     assert "parts are apart" in {check.name for check in results.audit}
 
 
+def test_cold_users_have_a_table_of_their_own_where_the_split_makes_some(folder, tmp_path):
+    """One that takes users in is told apart from one that ranks for all of them alike."""
+    results = run_comparison(
+        plan(folder, models=("ease", "popularity"), profile="cold-user", trials=1), tmp_path / "out"
+    )
+    assert "cold users are cold" in {check.name for check in results.audit}
+    assert {one.table for one in results.tests} == {one.table for one in results.improvements} == {"all", "cold users"}
+    ease, popularity = (one.seeds[0].test["cold users"]["ndcg@20"] for one in results.models)
+    assert ease != popularity
+
+
 @pytest.mark.parametrize("runs", [2, 5])
 def test_a_comparison_that_was_killed_ends_as_if_it_had_not_been(finished, folder, tmp_path, runs):
     with pytest.raises(KilledError):

@@ -66,6 +66,14 @@ def test_a_table_without_interactions_is_left_out():
     assert {one.table for one in found.results(["a", "b"])} == {"all"}
 
 
+def test_the_tables_that_a_profile_asks_for_are_tested():
+    found = PairTests(METRICS, ("all", "cold among all"))
+    assert found.columns == [*METRICS, *(f"cold_among_all/{metric}" for metric in METRICS)]
+    for name in "ab":
+        found.add(name, [evaluation(0.4, ord(name))])
+    assert {one.table for one in found.results(["a", "b"])} == {"all", "cold among all"}
+
+
 def model(name, value):
     test = {"all": {"recall@20": value}}
     return ModelResult(

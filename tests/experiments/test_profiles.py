@@ -9,6 +9,7 @@ import pytest
 
 from metammf.data.dataset import Dataset
 from metammf.errors import ConfigError, DataError
+from metammf.experiments.comparison_results import TABLES
 from metammf.experiments.profiles import PROFILES, profile_named
 from metammf.testing.data import taste_groups
 from metammf.training.config import TrainingConfig
@@ -32,6 +33,7 @@ def dataset():
         ("user-time", "user-time", "train+validation"),
         ("global-time", "global-time", "train+validation"),
         ("cold-item", "cold-item", "train+validation"),
+        ("cold-user", "cold-user", "train+validation"),
     ],
 )
 def test_split_and_masking(dataset, name, method, seen):
@@ -43,11 +45,12 @@ def test_split_and_masking(dataset, name, method, seen):
 
 
 def test_every_profile_is_covered_and_its_metrics_are_known():
-    assert list(PROFILES) == ["metammf", "hkuds-tiktok", "mmrec", "user-time", "global-time", "cold-item"]
+    assert list(PROFILES) == ["metammf", "hkuds-tiktok", "mmrec", "user-time", "global-time", "cold-item", "cold-user"]
     for profile in PROFILES.values():
         TrainingConfig(metric=profile.chosen_by)
         shown = {f"{metric}@{k}" for metric in profile.metrics for k in profile.ks}
         assert {profile.chosen_by, *profile.tested} <= shown
+        assert set(profile.tables) <= set(TABLES)
 
 
 def test_the_paper_divides_at_random_where_there_is_no_published_split(dataset):
@@ -65,6 +68,12 @@ def test_a_temporal_profile_holds_out_what_came_last(dataset):
 def test_a_cold_item_split_takes_the_train_interactions_of_a_fifth_of_the_items(dataset):
     split = PROFILES["cold-item"].split(dataset).apply(dataset)
     assert split.cold_items.sum() >= round(0.2 * dataset.num_items)
+
+
+def test_a_cold_user_split_takes_the_train_interactions_of_a_fifth_of_the_users(dataset):
+    split = PROFILES["cold-user"].split(dataset).apply(dataset)
+    assert (split.train.user_counts == 0).sum() >= round(0.2 * dataset.num_users)
+    assert 0 < split.history.user_counts.max() <= 5
 
 
 @pytest.mark.parametrize(

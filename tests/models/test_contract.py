@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 SMALL = MetaMMFConfig(
     embedding_dim=16, hidden_dims=(12,), meta_dim=2, cp_rank=3, num_layers=1, hidden_dropout=0.0, final_dropout=0.0
 )
-# At these few steps, one head in one layer does not always find the neighbours that tell.
-HEADS = {"num_layers": 2, "num_heads": 4}
+# At these few steps, one head in one layer does not always find the neighbours that tell; what a user without a vector of its own
+# attends to has to be taught as well.
+HEADS = {"num_layers": 2, "num_heads": 4, "simulated_cold_users": 0.3}
 COMBINATIONS = [
     SMALL.model_copy(
         update={"fusion": fusion, "backbone": backbone, "combine": combine} | (HEADS if backbone == "gat" else {})
@@ -90,6 +91,16 @@ CONFIGS: list[ModelConfig] = [
     SMALL.model_copy(update={"backbone": "lightgcn", "content_neighbours": True, "simulated_cold": 0.2}),
     SMALL.model_copy(update={"backbone": "graphsage", "edge_dropout": 0.2, "init_std": 0.1}),
     SMALL.model_copy(update={"backbone": "mf", "cold_offset": True, "simulated_cold": 0.2}),
+    *(
+        SMALL.model_copy(update={"backbone": backbone, "user_fusion": "cp"} | (HEADS if backbone == "gat" else {}))
+        for backbone in get_args(BackboneKind)
+    ),
+    SMALL.model_copy(
+        update={"backbone": "mf", "user_fusion": "dense", "edge_dropout": 0.2, "simulated_cold_users": 0.3}
+    ),
+    SMALL.model_copy(
+        update={"backbone": "lightgcn", "user_fusion": "concat", "combine": "sum", "simulated_cold_users": 0.3}
+    ),
     SMALL.model_copy(update={"bounded_meta": True, "feature_scaling": "l2", "hidden_dims": ()}),
 ]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from metammf.nn.backbone import Backbone, GATBackbone, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.graph import BipartiteGraph
 from metammf.testing.naive import attentive
+from metammf.nn.histories import Histories
 
 USERS, ITEMS, DIM = 6, 5, 4
 
@@ -164,3 +165,24 @@ def test_what_propagates_says_so() -> None:
         "graphsage": True,
         "gat": True,
     }
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_users_are_folded_in_by_the_edges_that_they_have(kind: str) -> None:
+    """One with the edges and the input of a known user has its vector, one without edges that of an isolated node."""
+    backbone, (users, items) = BACKBONES[kind]().eval(), nodes()
+    layers = backbone.item_layers(users, items)
+    assert len(layers) == backbone.depth
+    some = torch.tensor([4, 0, USERS - 1])
+    known = backbone.fold_in(users[some], graph().histories(some), layers)
+    torch.testing.assert_close(known, backbone(users, items)[0][some])
+    alone = backbone.fold_in(users[:2], Histories.of([[], []]), layers)
+    torch.testing.assert_close(alone, backbone.isolated(users[:2]))
+
+
+@pytest.mark.parametrize("kind", ["lightgcn", "graphsage", "gat"])
+def test_what_an_item_without_edges_sends_at_each_depth(kind: str) -> None:
+    backbone, (users, items) = BACKBONES[kind]().eval(), nodes()
+    whole, alone = backbone.item_layers(users, items), backbone.isolated_layers(items[-1:])
+    for of_all, of_one in zip(whole, alone, strict=True):
+        torch.testing.assert_close(of_all[-1:], of_one)

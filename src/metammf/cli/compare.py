@@ -40,7 +40,7 @@ def compare(
     out
         The comparison's folder.
     profile
-        The protocol: metammf, hkuds-tiktok, mmrec, user-time, global-time or cold-item.
+        The protocol: metammf, hkuds-tiktok, mmrec, user-time, global-time, cold-item or cold-user.
     seeds
         Final runs of each model at the settings chosen; one that is solved in closed form needs but one.
     minutes
@@ -121,7 +121,8 @@ def _summarise(results: "ComparisonResults", path: Path) -> None:
 
 
 def _tables(results: "ComparisonResults") -> list[str]:
-    return [place for place in ("all", "cold among all") if any(place in one.seeds[0].test for one in results.models)]
+    places = ("all", "cold among all", "cold users")
+    return [place for place in places if any(place in one.seeds[0].test for one in results.models)]
 
 
 def _cell(model: "ModelResult", metric: str, place: str) -> str:

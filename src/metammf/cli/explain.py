@@ -1,10 +1,20 @@
 """``metammf explain``."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 
 def explain(
-    run: Path, /, *, item: str, user: str | None = None, out: Path | None = None, data: Path | None = None
+    run: Path,
+    /,
+    *,
+    item: str,
+    user: str | None = None,
+    watched: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    out: Path | None = None,
+    data: Path | None = None,
 ) -> None:
     """Show how much each modality of an item counts, for its fused vector or for its score for a user.
 
@@ -16,6 +26,8 @@ def explain(
         An item's id.
     user
         A user's id: explain the score of the item for this user, along the item's own path (not through its graph neighbours).
+    watched
+        Ids of items: explain the score for a user who is new and has watched these.
     out
         A picture (.svg, .png, .pdf, .html) or a table (.csv, .parquet), by the extension.
     data
@@ -37,8 +49,10 @@ def explain(
     recommender = Recommender.load(run)
     if data is not None:
         recommender.data_path = data
-    found = recommender.explain(item, user)
+    found = recommender.explain(item, user, watched=watched)
     about = f"item {item}" if user is None else f"item {item} for user {user}"
+    if watched:
+        about = f"item {item} for who watched {', '.join(watched)}"
     screen.print(f"What counts in {about}:")
     table(found.columns, found.iter_rows())
     if out is None:

@@ -18,6 +18,7 @@ def recommend(
     *,
     user: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     all_users: Annotated[bool, Parameter(negative="")] = False,
+    watched: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     k: Annotated[int, Parameter(name=("-k", "--k"))] = 10,
     seen: Literal["train", "train+validation", "none"] = "train+validation",
     exclude: Path | None = None,
@@ -35,6 +36,8 @@ def recommend(
         Ids of users.
     all_users
         Every user of the data set instead.
+    watched
+        Ids of items: recommend to a user who is new and has watched these, which do not come.
     k
         How many items.
     seen
@@ -42,8 +45,8 @@ def recommend(
     exclude
         A text file of item ids, one a line, that are not to come.
     out
-        Write user_id, item_id, rank, score here: one Parquet or CSV file by the extension; with --all-users and no extension
-        a folder of Parquet files, which the same command goes on with where it was interrupted.
+        Write user_id, item_id, rank, score here (of --watched without user_id): one Parquet or CSV file by the extension; with
+        --all-users and no extension a folder of Parquet files, which the same command goes on with where it was interrupted.
     engine
         ray shares the users among processes, into a folder (extra: ray).
     workers
@@ -56,12 +59,19 @@ def recommend(
     from metammf.errors import ConfigError
     from metammf.recommender import Recommender
 
-    if bool(user) == all_users:
-        raise ConfigError("name users with --user ID..., or ask for --all-users")
+    if bool(user) + all_users + bool(watched) != 1:
+        raise ConfigError(
+            "name users with --user ID..., ask for --all-users, or name what a new one has --watched ID..."
+        )
     user = list(dict.fromkeys(user or ()))  # nobody twice
     _check_out(out, engine, workers, all_users=all_users)
     recommender = Recommender.load(run)
     barred = _lines(exclude) if exclude is not None else []
+    if watched:
+        if seen != "train+validation":
+            raise ConfigError("--seen is for users of the data set: what a new one has watched never comes")
+        _for_a_new_user(recommender, watched, k, barred, out)
+        return
     with bar("users") as progress:
         task = progress.add_task("users", total=None, note="")
 
@@ -83,6 +93,21 @@ def recommend(
     else:
         err.print(f"{out}: {rows} rows")
     _tell_of_strangers(recommender, user)
+
+
+def _for_a_new_user(
+    recommender: "Recommender", watched: list[str], k: int, barred: list[str], out: Path | None
+) -> None:
+    from metammf.cli.console import err
+    from metammf.cli.console import table as show
+    from metammf.cli.output import write_table
+
+    found = recommender.recommend_for(watched, k, exclude=barred)
+    if out is None:
+        show(found.columns, found.iter_rows())
+    else:
+        write_table(found, out)
+        err.print(f"{out}: {found.height} rows")
 
 
 def _check_out(out: Path | None, engine: str, workers: int | None, *, all_users: bool) -> None:
@@ -137,14 +162,15 @@ def _write_folder(
 def _tell_of_strangers(recommender: "Recommender", named: list[str] | None) -> None:
     from metammf.cli.console import err
 
+    what = "the popular items" if recommender.strangers == "popularity" else "what the model has for the unknown"
     if named:
         for one in named:
             if not recommender.has_history(one):
-                err.print(f"user {one} has no history: these are the popular items")
+                err.print(f"user {one} has no history: these are {what}")
         return
     count = int((recommender.train.user_counts == 0).sum())
     if count:
-        err.print(f"{count:,} user{'s' if count > 1 else ''} without history: popular items for them")
+        err.print(f"{count:,} user{'s' if count > 1 else ''} without history: {what} for them")
 
 
 def _cause(error: OSError | UnicodeDecodeError) -> str:

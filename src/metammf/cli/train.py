@@ -41,7 +41,8 @@ def train(
     out
         The run's folder.
     split
-        published, random, leave-one-out, user-time, global-time or cold-item; not needed where the data set carries a split.
+        published, random, leave-one-out, user-time, global-time, cold-item or cold-user; not needed where the data set carries
+        a split.
     set_
         KEY=VALUE, such as model.cp_rank=32 or training.epochs=20; may be repeated.
     seed

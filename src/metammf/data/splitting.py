@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from metammf.data.features import ItemFeatures
     from metammf.data.interactions import Interactions
 
-SplitMethod = Literal["published", "random", "leave-one-out", "user-time", "global-time", "cold-item"]
+SplitMethod = Literal["published", "random", "leave-one-out", "user-time", "global-time", "cold-item", "cold-user"]
 METHODS: tuple[str, ...] = get_args(SplitMethod)
 
 _ROWS_AT_ONCE = 1 << 20
+_HISTORY = 3
+"""Label of what cold users come with, beside those of the parts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +41,13 @@ class Development:
         train: Weights, graph, popularity and co-occurrence come from here alone.
         validation: Chooses, and does nothing else; may be empty.
         catalog: Ids and features.
+        history: What users without a train interaction come with when they are ranked for; nothing is learned of it.
     """
 
     train: Interactions
     validation: Interactions
     catalog: Catalog
+    history: Interactions | None = None
 
     @cached_property
     def cold_items(self) -> NDArray[np.bool_]:
@@ -57,7 +61,7 @@ class Development:
     def refit(self) -> Development:
         """Train and validation joined into train, for a deployment at settings chosen before; nothing to validate on."""
         empty = self.validation.select(np.zeros(len(self.validation), dtype=np.bool_))
-        return Development(self.train.union(self.validation), empty, self.catalog)
+        return Development(self.train.union(self.validation), empty, self.catalog, self.history)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +75,11 @@ class Split:
         catalog: Ids and features.
         method: How the parts were made.
         of_one_log: Whether each part was selected from one log by a label, so that the parts cannot overlap.
+        history: What users without a train interaction come with when they are ranked for; see `Development`. Left out of their
+            lists, as what was seen.
 
     Raises:
-        DataError: parts overlap, differ in their counts, or train is empty.
+        DataError: parts overlap, differ in their counts, or train or test is empty.
     """
 
     train: Interactions
@@ -82,11 +88,11 @@ class Split:
     catalog: Catalog
     method: str
     of_one_log: InitVar[bool] = False
+    history: Interactions | None = None
 
     def __post_init__(self, of_one_log: bool) -> None:
         shape = (self.catalog.num_users, self.catalog.num_items)
-        for name in PARTS:
-            part: Interactions = getattr(self, name)
+        for name, part in self._parts().items():
             if (part.num_users, part.num_items) != shape:
                 raise DataError(
                     f"{name}: over {part.num_users} x {part.num_items}, the catalog over {shape[0]} x {shape[1]}"
@@ -97,9 +103,14 @@ class Split:
         if not of_one_log:
             self._refuse_overlap()
 
+    def _parts(self) -> dict[str, Interactions]:
+        parts: dict[str, Interactions] = {name: getattr(self, name) for name in PARTS}
+        return parts if self.history is None else parts | {"history": self.history}
+
     def _refuse_overlap(self) -> None:
-        for first, second in combinations(PARTS, 2):
-            shared = np.intersect1d(getattr(self, first).keys, getattr(self, second).keys, assume_unique=True)
+        parts = self._parts()
+        for first, second in combinations(parts, 2):
+            shared = np.intersect1d(parts[first].keys, parts[second].keys, assume_unique=True)
             if len(shared):
                 user, item = divmod(int(shared[0]), self.catalog.num_items)
                 raise DataError(
@@ -110,7 +121,12 @@ class Split:
     @cached_property
     def development(self) -> Development:
         """The pair (train, validation), without the test part."""
-        return Development(self.train, self.validation, self.catalog)
+        return Development(self.train, self.validation, self.catalog, self.history)
+
+    def seen(self, which: Literal["train", "train+validation"]) -> Interactions:
+        """Return what a ranking leaves out: train, or train and validation, and what cold users come with."""
+        seen = self.train if which == "train" else self.train.union(self.validation)
+        return seen if self.history is None else seen.union(self.history)
 
     @property
     def cold_items(self) -> NDArray[np.bool_]:
@@ -126,11 +142,12 @@ def split(dataset: Dataset, method: str | None = None, *, seed: int = 0, **optio
         method: ``published`` (the data set's own labels; the default where there are some), ``random`` (per user),
             ``leave-one-out`` (each user's last item is test, the one before it validation; by time where there are
             timestamps, else drawn at random), ``user-time`` (each user's last interactions by time), ``global-time``
-            (one point in time for all users), or ``cold-item`` (the published split, or a random one, in which a share of
-            the items drawn at random loses its train interactions).
+            (one point in time for all users), ``cold-item`` (the published split, or a random one, in which a share of
+            the items drawn at random loses its train interactions), or ``cold-user`` (likewise for a share of the users, each of
+            which comes with its first few of them as a history when it is ranked for).
         seed: For the methods that draw.
-        **options: ``validation_share`` and ``test_share`` (0.1 each; random, user-time, global-time, cold-item) and
-            ``cold_share`` (0.2; cold-item).
+        **options: ``validation_share`` and ``test_share`` (0.1 each; random, user-time, global-time, cold-item, cold-user),
+            ``cold_share`` (0.2; cold-item, cold-user) and ``history_size`` (5; cold-user).
 
     Raises:
         ConfigError: the method or an option is unknown, or out of range.
@@ -144,11 +161,14 @@ def split(dataset: Dataset, method: str | None = None, *, seed: int = 0, **optio
         raise ConfigError(
             f"unknown split method {method!r}{did_you_mean(method, METHODS)}; there are: {', '.join(METHODS)}"
         )
-    defaults = {"validation_share": 0.1, "test_share": 0.1, "cold_share": 0.2}
+    defaults = {"validation_share": 0.1, "test_share": 0.1, "cold_share": 0.2, "history_size": 5}
     for name, value in options.items():
         if name not in defaults:
             raise ConfigError(f"unknown split option {name!r}{did_you_mean(name, defaults)}")
-        if not 0 <= float(value) < 1:
+        if name == "history_size":
+            if value < 1 or value != int(value):
+                raise ConfigError(f"history_size: expected a whole number of at least 1, got {value}")
+        elif not 0 <= float(value) < 1:
             raise ConfigError(f"{name} must be at least 0 and below 1, got {value}")
     if seed < 0:
         raise ConfigError(f"seed: expected a whole number of at least 0, got {seed}")
@@ -159,7 +179,8 @@ def split(dataset: Dataset, method: str | None = None, *, seed: int = 0, **optio
     parts = _LABELLERS[method](dataset, rng, shares)
     log = dataset.interactions
     train, validation, test = (log.select(parts == part) for part in range(3))
-    return Split(train, validation, test, dataset.catalog, method, of_one_log=True)
+    history = log.select(parts == _HISTORY) if method == "cold-user" else None
+    return Split(train, validation, test, dataset.catalog, method, of_one_log=True, history=history)
 
 
 def _published(dataset: Dataset, _rng: np.random.Generator, _shares: dict[str, float]) -> NDArray[np.int8]:
@@ -202,12 +223,37 @@ def _leave_one_out(dataset: Dataset, rng: np.random.Generator, _shares: dict[str
 
 
 def _cold_item(dataset: Dataset, rng: np.random.Generator, shares: dict[str, float]) -> NDArray[np.int8]:
-    base = dataset.parts if dataset.parts is not None else _random(dataset, rng, shares)
-    cold = np.zeros(dataset.num_items, dtype=np.bool_)
-    cold[rng.permutation(dataset.num_items)[: round(dataset.num_items * shares["cold_share"])]] = True
-    parts = base.copy()
-    parts[(base == 0) & cold[dataset.interactions.items]] = -1
+    parts = _published_or_random(dataset, rng, shares)
+    cold = _drawn(dataset.num_items, shares["cold_share"], rng)
+    parts[(parts == 0) & cold[dataset.interactions.items]] = -1
     return parts
+
+
+def _cold_user(dataset: Dataset, rng: np.random.Generator, shares: dict[str, float]) -> NDArray[np.int8]:
+    log = dataset.interactions
+    parts = _published_or_random(dataset, rng, shares)
+    cold = _drawn(dataset.num_users, shares["cold_share"], rng)
+    rows = np.flatnonzero((parts == 0) & cold[log.users])
+    users, ties = log.users[rows], rng.random(len(rows))
+    # The first that a user watched, where there are times: what comes later has no say in what it is given.
+    order = np.lexsort((ties, users) if log.timestamps is None else (ties, log.timestamps[rows], users))
+    places = np.empty(len(rows), dtype=np.int64)
+    starts = np.searchsorted(users[order], users[order])
+    places[order] = np.arange(len(rows)) - starts
+    parts[rows] = np.where(places < shares["history_size"], _HISTORY, -1)
+    return parts
+
+
+def _published_or_random(dataset: Dataset, rng: np.random.Generator, shares: dict[str, float]) -> NDArray[np.int8]:
+    """Labels to go on from, the caller's to change."""
+    return dataset.parts.copy() if dataset.parts is not None else _random(dataset, rng, shares)
+
+
+def _drawn(count: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return a mask of a share of `count` things, drawn at random."""
+    chosen = np.zeros(count, dtype=np.bool_)
+    chosen[rng.permutation(count)[: round(count * share)]] = True
+    return chosen
 
 
 def _timestamps(dataset: Dataset) -> NDArray[np.int64]:
@@ -283,4 +329,5 @@ _LABELLERS: dict[str, Callable[[Dataset, np.random.Generator, dict[str, float]],
     "user-time": _user_time,
     "global-time": _global_time,
     "cold-item": _cold_item,
+    "cold-user": _cold_user,
 }

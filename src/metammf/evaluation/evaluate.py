@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -46,6 +46,14 @@ class Ranker(Protocol):
         """Return items (n, k), -1 where a list ends early, and their scores."""
 
 
+@runtime_checkable
+class TakesHistories(Protocol):
+    """A recommender that can rank for users by what they are said to have watched."""
+
+    def with_histories(self, history: Interactions) -> ItemScorer:
+        """Return what ranks for these users by their history, and for all others as before."""
+
+
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """Lists of the best items, and what of them is relevant.
@@ -62,11 +70,11 @@ class Ranking:
     hits: NDArray[np.bool_]
     relevant: NDArray[np.int64]
 
-    def restrict(self, interactions: Interactions, chosen: NDArray[np.bool_]) -> Ranking:
-        """Let `interactions` alone be relevant, those with `chosen` items; users without one fall out."""
+    def restrict(self, interactions: Interactions, chosen: NDArray[np.bool_] | None = None) -> Ranking:
+        """Let `interactions` alone be relevant, those with `chosen` items, of all by default; users without one fall out."""
         counts = interactions.user_counts[self.users]
         rows = counts > 0
-        hits = self.hits[rows] & chosen[self.items[rows]]
+        hits = self.hits[rows] if chosen is None else self.hits[rows] & chosen[self.items[rows]]
         return Ranking(self.users[rows], self.items[rows], hits, counts[rows])
 
 
@@ -144,7 +152,8 @@ def evaluate(
     """Rank all items for the users of a part and measure where its interactions come out.
 
     Args:
-        recommender: Anything with `num_items` and `scores(users)`.
+        recommender: Anything with `num_items` and `scores(users)`. Where the split gives histories of cold users, one that can
+            take users in is asked to rank for them by these.
         split: The data.
         part: ``test`` or ``validation``.
         seen: What is left out of each user's ranking: ``train`` or ``train+validation``. Default: all that comes
@@ -163,6 +172,8 @@ def evaluate(
         DataError: the part is empty, the recommender knows another number of items, or it gives NaN.
     """
     started = perf_counter()
+    if split.history is not None and isinstance(recommender, TakesHistories):
+        recommender = recommender.with_histories(split.history)
     lengths, left_out = _lengths(ks), _checked(part, seen)
     if sample is not None and sample < 1:
         raise ConfigError(f"a sample of {sample} users: expected 1 or more")
@@ -171,7 +182,7 @@ def evaluate(
     whole: Interactions = getattr(split, part)
     _not_empty(whole, part)
     relevant = whole.of_some_users(sample, seed=0)
-    hidden = split.train if left_out == "train" else split.train.union(split.validation)
+    hidden = split.seen("train" if left_out == "train" else "train+validation")
     users = np.arange(relevant.num_users) if all_users else None
     ranking = rank_relevant(
         recommender,
@@ -186,6 +197,8 @@ def evaluate(
     is_cold = split.cold_items
     on_cold = is_cold[relevant.items]
     warm, cold = relevant.select(~on_cold), relevant.select(on_cold)
+    of_cold_users = split.train.user_counts[relevant.users] == 0
+    strangers, both = relevant.select(of_cold_users), relevant.select(of_cold_users & on_cold)
     rankings = {
         "": ranking,
         "warm": ranking.restrict(warm, ~is_cold),
@@ -193,6 +206,8 @@ def evaluate(
         "cold_among_cold": rank_relevant(
             recommender, cold, hidden, max(lengths), candidates=is_cold, batch_size=batch_size, ranker=ranker
         ),
+        "cold_users": ranking.restrict(strangers),
+        "cold_users_cold_items": ranking.restrict(both, is_cold),
     }
     tables = {name: per_user_metrics(each.hits, each.relevant, lengths) for name, each in rankings.items()}
     averages = {name: means(table) if len(rankings[name].users) else {} for name, table in tables.items()}
@@ -208,6 +223,8 @@ def evaluate(
         warm=_counts(warm, ~is_cold) | {"among_all": averages["warm"]},
         cold=_counts(cold, is_cold)
         | {"among_all": averages["cold_among_all"], "among_cold": averages["cold_among_cold"]},
+        cold_users=_counts(strangers, split.train.item_counts >= 0)
+        | {"among_all": averages["cold_users"], "cold_items": averages["cold_users_cold_items"]},
         per_user=_per_user(rankings, tables, split.catalog.user_ids.ids),
         seconds=perf_counter() - started,
     )

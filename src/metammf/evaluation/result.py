@@ -40,11 +40,14 @@ class Evaluation:
             ``num_users``, ``num_interactions`` and ``among_all``, a table as `metrics`; users without one do not count.
         cold: The others, likewise; and ``among_cold``, ranked among cold items alone. A table is empty where there
             is no such interaction.
+        cold_users: The interactions of users without a train interaction, likewise; and ``cold_items``, of these those with
+            cold items.
         seconds: Wall-clock time.
         run: What was evaluated, where it was a run: model, seed, placebo, and whether it was refitted on validation too.
         sample: How many users of the part were looked at, where not all were.
         per_user: One row a user: ``user_id``, ``relevant``, each metric at each k; and the same of the tables, as
-            ``warm/...``, ``cold_among_all/...`` and ``cold_among_cold/...``, null where the user is not in the table.
+            ``warm/...``, ``cold_among_all/...``, ``cold_among_cold/...``, ``cold_users/...`` and ``cold_users_cold_items/...``,
+            null where the user is not in the table.
             Not part of the JSON form.
     """
 
@@ -59,6 +62,7 @@ class Evaluation:
     cold: Mapping[str, Any]
     seconds: float
     run: Mapping[str, Any] = field(default_factory=dict)
+    cold_users: Mapping[str, Any] = field(default_factory=dict)
     sample: int | None = None
     per_user: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
 
@@ -77,6 +81,7 @@ class Evaluation:
             "run": dict(self.run),
             "warm": dict(self.warm),
             "cold": dict(self.cold),
+            "cold_users": dict(self.cold_users),
         }
 
     @classmethod
@@ -87,7 +92,7 @@ class Evaluation:
             DataError: a key is missing.
         """
         names = [entry.name for entry in fields(cls) if entry.name != "per_user"]
-        values = {"run": {}, "sample": None, **values}
+        values = {"run": {}, "sample": None, "cold_users": {}, **values}
         missing = [name for name in names if name not in values]
         if missing:
             raise DataError(f"evaluation: expected the keys {', '.join(names)}; {', '.join(missing)} missing")
@@ -122,8 +127,9 @@ class Evaluation:
                 ("warm items", self.warm, "among_all"),
                 ("cold items", self.cold, "among_all"),
                 ("cold among cold", self.cold, "among_cold"),
+                ("cold users", self.cold_users, "among_all"),
             )
-            if table[key]
+            if table.get(key)
         ]
         blocks = [
             _aligned(["", *(f"@{k}" for k in self.ks)], main),

@@ -61,6 +61,7 @@ def audit(dataset: Dataset, split: Split) -> tuple[Check, ...]:
             "no item from the future": partial(_known_items, split),
             "cold items are cold": partial(_cold, split),
         }
+        | ({} if split.history is None else {"cold users are cold": partial(_cold_users, split, split.history)})
     )
 
 
@@ -94,7 +95,8 @@ def _checked(checks: Mapping[str, Callable[[], str]]) -> tuple[Check, ...]:
 
 
 def _parts(split: Split) -> dict[str, Interactions]:
-    return {name: getattr(split, name) for name in PARTS}
+    parts = {name: getattr(split, name) for name in PARTS}
+    return parts if split.history is None else parts | {"history": split.history}
 
 
 def _apart(split: Split) -> str:
@@ -212,6 +214,18 @@ def _cold(split: Split) -> str:
     if told:
         raise _LeakError(f"{told} train interactions are with cold items")
     return f"{int(cold.sum()):,} items have no train interaction; {tested:,} test interactions are with them"
+
+
+def _cold_users(split: Split, history: Interactions) -> str:
+    told = int((split.train.user_counts[history.users] > 0).sum())
+    if told:
+        raise _LeakError(f"{told} interactions of histories are of users that are learned from")
+    cold = split.train.user_counts == 0
+    tested = int(cold[split.test.users].sum())
+    if not tested:
+        raise _LeakError("no test interaction is of a cold user: the split makes none cold")
+    who = f"{int(cold.sum()):,} users have no train interaction, {_users(history):,} of them a history"
+    return f"{who}; {tested:,} test interactions are theirs"
 
 
 def _fitting(config: ModelConfig, development: Development) -> str:

@@ -244,7 +244,7 @@ class _Comparison:
         self.able = {one.name: one for one in able}
         self.unable, self.out, self.progress = unable, out, progress
         self.ledger = Ledger(out / LEDGER_FILE)
-        self.tests = PairTests(setting.profile.tested)
+        self.tests = PairTests(setting.profile.tested, setting.profile.tables)
         self.finals: dict[str, dict[int, Final]] = {name: {} for name in self.able}
         self.models: dict[str, ModelResult] = {}
         self._numbers = itertools.count()
@@ -407,7 +407,7 @@ class _Comparison:
             models=models,
             left_out=tuple(self.unable),
             tests=self.tests.results(order),
-            improvements=improvements(models, setting.profile.tested),
+            improvements=improvements(models, setting.profile.tested, setting.profile.tables),
             published=setting.published,
         )
 

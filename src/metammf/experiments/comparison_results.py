@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 FORMAT: Literal["metammf-comparison-1"] = "metammf-comparison-1"
 
-TABLES: Mapping[str, str] = {name.replace("_", " "): prefix for name, prefix in evaluation.TABLES.items()}
-"""Table of test metrics -> prefix of its columns in `metammf.evaluation.result.Evaluation.per_user`."""
+TABLES: Mapping[str, str] = {
+    **{name.replace("_", " "): prefix for name, prefix in evaluation.TABLES.items()},
+    "cold users": "cold_users/",
+}
+"""Table of test metrics -> prefix of its columns in `metammf.evaluation.result.Evaluation.per_user`. That of cold users is
+looked at where the split makes some."""
 
 _STRICT = ConfigDict(extra="forbid")
 

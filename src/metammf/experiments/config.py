@@ -42,12 +42,14 @@ class SplitConfig(Config):
     test_share: SplitShare = 0.1
     """Likewise."""
     cold_share: SplitShare = 0.2
-    """Share of the items that lose their train interactions, for "cold-item"."""
+    """Share of the items, or of the users, that lose their train interactions, for "cold-item" and "cold-user"."""
+    history_size: Annotated[int, Field(ge=1)] = 5
+    """Train interactions that a cold user comes with when it is ranked for, its first, for "cold-user"."""
 
     def apply(self, dataset: Dataset) -> Split:
         """Split a data set as asked."""
-        shares = self.model_dump(include={"validation_share", "test_share", "cold_share"})
-        return dataset.split(self.method, seed=self.seed, **shares)
+        options = self.model_dump(exclude={"method", "seed"})
+        return dataset.split(self.method, seed=self.seed, **options)
 
 
 class RunConfig(Config):

@@ -50,8 +50,8 @@ def evaluate_run(
         raise ConfigError(
             f"{run.path} was refitted on train and validation: only the test part, with both left out, can tell of it"
         )
-    scorer = run.recommender().final_scorer
-    split = run.split(data)
+    recommender, split = run.recommender(), run.split(data)
+    scorer = recommender.final_scorer if split.history is None else recommender.with_histories(split.history)
     result = evaluate(
         scorer,
         split,

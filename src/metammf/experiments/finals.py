@@ -104,7 +104,7 @@ def seed_result(run: Run, validation: Evaluation, test: Evaluation, device: str)
     return SeedResult(
         seed=run.config.seed,
         validation=dict(validation.metrics),
-        test={name.replace("_", " "): metrics for name, metrics in test.tables.items() if metrics},
+        test=_test_tables(run, test),
         epochs=len(epochs) or None,
         best_epoch=chosen.epoch if chosen else None,
         seconds_per_epoch=_median([_training(record, device) for record in epochs]),
@@ -112,6 +112,14 @@ def seed_result(run: Run, validation: Evaluation, test: Evaluation, device: str)
         peak_mib=run.record.get("peak_resident_mib"),
         curve=tuple((record.epoch, record.metrics[metric]) for record in epochs if metric in record.metrics),
     )
+
+
+def _test_tables(run: Run, test: Evaluation) -> dict[str, dict[str, float]]:
+    """Return the tables that have an interaction; that of cold users where the split makes some."""
+    tables = {name.replace("_", " "): metrics for name, metrics in test.tables.items()}
+    if run.config.split.method == "cold-user":
+        tables["cold users"] = dict(test.cold_users["among_all"])
+    return {name: metrics for name, metrics in tables.items() if metrics}
 
 
 def _training(record: EpochRecord, device: str) -> float:

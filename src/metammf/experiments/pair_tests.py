@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from metammf.experiments.comparison_results import ModelResult
 
 TESTED_TABLES = ("all", "cold among all", "cold among cold")
+"""Where a profile says nothing else."""
 
 
 class PairTests:
@@ -26,17 +27,18 @@ class PairTests:
 
     Args:
         metrics: What is tested, such as ``ndcg@20``.
+        tables: In which tables, keys of `TABLES`.
     """
 
-    def __init__(self, metrics: Sequence[str]) -> None:
-        self.metrics = tuple(metrics)
+    def __init__(self, metrics: Sequence[str], tables: Sequence[str] = TESTED_TABLES) -> None:
+        self.metrics, self.tables = tuple(metrics), tuple(tables)
         self._means: dict[str, Evaluation] = {}
         self._tests: dict[tuple[str, str, str, str], PairTest] = {}
 
     @property
     def columns(self) -> list[str]:
         """The columns of `Evaluation.per_user` that are needed, ``user_id`` left out."""
-        return [TABLES[table] + metric for table in TESTED_TABLES for metric in self.metrics]
+        return [TABLES[table] + metric for table in self.tables for metric in self.metrics]
 
     def add(self, name: str, evaluations: Sequence[Evaluation]) -> None:
         """Take in a model: the evaluations of its final runs."""
@@ -54,7 +56,7 @@ class PairTests:
     def results(self, order: Sequence[str]) -> tuple[PairTest, ...]:
         """Return all tests, corrected by Holm over the pairs of one metric and table; a is before b in `order`."""
         found = []
-        for table in TESTED_TABLES:
+        for table in self.tables:
             for metric in self.metrics:
                 tests = [
                     self._directed(a, b, table, metric)
@@ -67,7 +69,7 @@ class PairTests:
 
     def _test(self, a: str, mean_a: Evaluation, b: str, mean_b: Evaluation) -> None:
         a, mean_a, b, mean_b = (a, mean_a, b, mean_b) if a < b else (b, mean_b, a, mean_a)
-        for table in TESTED_TABLES:
+        for table in self.tables:
             for metric in self.metrics:
                 column = TABLES[table] + metric
                 if column not in mean_a.per_user.columns:
@@ -114,10 +116,12 @@ def as_pair(metric: str, table: str, a: str, b: str, found: Comparison) -> PairT
     )
 
 
-def improvements(models: Sequence[ModelResult], metrics: Iterable[str]) -> tuple[Improvement, ...]:
+def improvements(
+    models: Sequence[ModelResult], metrics: Iterable[str], tables: Iterable[str] = TESTED_TABLES
+) -> tuple[Improvement, ...]:
     """Return how far each model is ahead of the best other that is no placebo; it is behind where that is negative."""
     found = []
-    for table in TESTED_TABLES:
+    for table in tables:
         for metric in metrics:
             means = {one.name: mean for one in models if (mean := one.mean(metric, table)) is not None}
             real = {one.name: means[one.name] for one in models if one.placebo is None and one.name in means}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from metammf.errors import ConfigError, DataError, did_you_mean
 from metammf.experiments.comparison_results import ProfileSummary
 from metammf.experiments.config import SplitConfig
+from metammf.experiments.pair_tests import TESTED_TABLES
 
 if TYPE_CHECKING:
     from metammf.data.dataset import Dataset
@@ -29,7 +30,8 @@ class Profile:
         metrics: What tables show, each at each k.
         chosen_by: The validation metric that chooses epochs and settings.
         tested: What pairs of models are tested on.
-        cold_share: Share of the items that lose their train interactions, for the split that makes items cold.
+        tables: In which tables.
+        cold_share: Share of the items, or of the users, that lose their train interactions, for the splits that make them cold.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Profile:
     metrics: tuple[str, ...] = ("recall", "ndcg")
     chosen_by: str = "recall@20"
     tested: tuple[str, ...] = ("recall@20", "ndcg@20")
+    tables: tuple[str, ...] = TESTED_TABLES
     cold_share: float = 0.2
 
     def split(self, dataset: Dataset) -> SplitConfig:
@@ -128,6 +131,14 @@ PROFILES: dict[str, Profile] = {
             "Cold-item studies of the same share; validation chooses on the same cold items, by other interactions.",
             methods=("cold-item",),
             seen="train+validation",
+        ),
+        Profile(
+            "cold-user",
+            "A fifth of the users, drawn at random, loses its train interactions and comes with the first five when ranked for.",
+            "Cold-user studies of the same share and history; models that take no user in rank for them by popularity.",
+            methods=("cold-user",),
+            seen="train+validation",
+            tables=("all", "cold users"),
         ),
     )
 }

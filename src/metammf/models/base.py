@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from metammf.data.interactions import Interactions
     from metammf.models.config import ModelConfig
     from metammf.nn.content import Content
+    from metammf.nn.histories import Histories
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,11 @@ class Inputs:
         """Items without a train interaction."""
         return torch.from_numpy(self.train.item_counts == 0)
 
+    @cached_property
+    def cold_users(self) -> Bool[Tensor, " num_users"]:
+        """Users without a train interaction."""
+        return torch.from_numpy(self.train.user_counts == 0)
+
 
 class Model(nn.Module, ABC):
     """A model that is trained by descent: vectors of users and of items, scored by their dot product.
@@ -223,6 +229,16 @@ class Model(nn.Module, ABC):
         """Whether an item without interactions has a vector that means something."""
         return isinstance(self, ContentModel)
 
+    @property
+    def folds_users(self) -> bool:
+        """Whether a user that comes with a history has a vector that means something; it is then a `HistoryModel`."""
+        return False
+
+    @property
+    def knows_nobody(self) -> bool:
+        """Whether training has taught a vector for a user of whom nothing is known, which popularity would stand in for."""
+        return False
+
     @torch.no_grad()
     def vectors(self) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the vectors of all users and items, in evaluation mode."""
@@ -272,6 +288,37 @@ class ContentSolver(Protocol):
 
 
 @runtime_checkable
+class HistoryModel(Protocol):
+    """A model that gives a vector to a user that it has never seen, by the items that the user watched.
+
+    What it reads of these items is kept with the finished recommender, a row an item, so that neither features nor a
+    propagation are needed to take a user in.
+    """
+
+    def item_memory(self) -> Mapping[str, Tensor]:
+        """Return what `encode_users` reads of the items, in evaluation mode: tensors of N rows."""
+        ...
+
+    def encode_users(self, histories: Histories, memory: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
+        """Return the vectors of users that have no free vector, from what they watched."""
+        ...
+
+
+def history_model(model: Model) -> HistoryModel | None:
+    """Return the model as one that takes users in, if it is one."""
+    return model if model.folds_users and isinstance(model, HistoryModel) else None
+
+
+@runtime_checkable
+class ContentHistoryModel(HistoryModel, Protocol):
+    """One for which a user may have watched items that it has never seen either."""
+
+    def new_item_memory(self, content: Content) -> Mapping[str, Tensor]:
+        """Return the item memory of items that are new, from content alone."""
+        ...
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """All that evaluation and serving see of a finished model."""
 
@@ -282,6 +329,15 @@ class Scorer(Protocol):
 
     def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
         """Return the score of every item for these users; -inf for an item that cannot be recommended."""
+        ...
+
+
+@runtime_checkable
+class HistoryScorer(Protocol):
+    """A finished model that scores for users that it has never seen."""
+
+    def history_scores(self, histories: Histories) -> Float[Tensor, "batch num_items"]:
+        """Return the score of every item for users who watched these; -inf for an item that cannot be recommended."""
         ...
 
 

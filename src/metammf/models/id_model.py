@@ -59,6 +59,11 @@ class IdModel(NodeModel):
         self.item_table = nn.Embedding(inputs.num_items, config.embedding_dim)
         init_free_vectors(self.item_table, config.init_std)
 
+    @property
+    def folds_users(self) -> bool:
+        """Whether the backbone looks at what a user watched; a new user has no vector beside that."""
+        return self.backbone.depth > 0
+
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return the free vectors of these items."""
         return self.item_table(items)

@@ -2,6 +2,10 @@
 
 Source: Liu et al., *Dynamic Multimodal Fusion via Meta-Learning Towards Micro-Video Recommendation*, TOIS 42(2), 2023.
 `backbone="mf"` is the paper's MetaMMF_MF, `backbone="graphsage"` its MetaMMF_GCN; a static `fusion` makes a static twin.
+
+Beyond the paper, its future work: `user_fusion` writes a user's own fusion of its preferences by the same
+network, p_u^m = the mean of the features of modality m over what the user watched, e_u = [e_u^m || e_u^c] or their sum; where
+nothing watched has a modality, a learned vector stands in. `simulated_cold_users` trains the path of a user that has no e_u^c.
 """
 
 from __future__ import annotations
@@ -13,16 +17,20 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import ItemIds, NodeModel, fitted_scaler
+from metammf.models.nodes import ItemIds, NodeModel, UnknownRow, fitted_scaler, numbered
 from metammf.nn.backbone import Backbone, BackboneKind, GATBackbone, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.content import Content, FeatureScaling
 from metammf.nn.fusion import DynamicOptions, FusionKind, make_fusion
+from metammf.nn.histories import Histories, Preferences
 from metammf.nn.neighbours import ContentNeighbours
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Float, Int
 
     from metammf.models.base import Inputs
+    from metammf.nn.graph import BipartiteGraph, Neighbourhoods
 
 
 _DYNAMIC = ("fusion", ("cp", "dense"))
@@ -37,7 +45,10 @@ class MetaMMFConfig(ModelConfig):
     fusion: FusionKind = "cp"
     """Dynamic "cp" or "dense"; static "concat" (the same network less its dynamic part), "sum", "gated", "attention"."""
     combine: Literal["concat", "sum"] = "concat"
-    """Content and id vectors side by side, half the width each, or added up at full width."""
+    """Content and id vectors side by side, half the width each, or added up at full width; users' too, with `user_fusion`."""
+    user_fusion: FusionKind | None = None
+    """Give users too a fused vector, of their mean preference in each modality by what they watched: dynamic "cp" or "dense"
+    writes each user's own network, of the same widths as the items'; none by default, as in the paper."""
     embedding_dim: Annotated[int, Field(ge=2), Search(16, 256, log=True)] = 64
     """Width D of users' and items' vectors; even for "concat"."""
     hidden_dims: tuple[Annotated[int, Field(ge=1)], ...] = (1024, 512, 256)
@@ -64,10 +75,12 @@ class MetaMMFConfig(ModelConfig):
     """Share of the items that get the "unknown" id row at a training step, which is how that row is trained."""
     simulated_cold: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
     """Share of the items that a training step leaves without edges and ids, as if they were new."""
+    simulated_cold_users: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
+    """Share of the users that get the "unknown" id row at a training step, as if they came new with what they watched."""
     hide_targets: bool = False
-    """Leave a step's positives out of the graph that predicts them."""
+    """Leave a step's positives out of the graph, and of the histories, that predict them."""
     edge_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
-    """Share of all edges that a step leaves out of the graph."""
+    """Share of all edges that a step leaves out of them."""
     init_std: Annotated[float, Field(gt=0), Search(0.005, 0.2, log=True)] | None = None
     """Standard deviation of the free vectors at the start; Glorot's by default."""
     content_neighbours: bool = False
@@ -100,17 +113,19 @@ class MetaMMFConfig(ModelConfig):
         for name in ("content_neighbours", "cold_offset"):
             if getattr(self, name) and not self.simulated_cold:
                 raise ValueError(f"{name} is learned from simulated cold items: set simulated_cold above 0")
-        if self.backbone == "mf" and (self.hide_targets or self.edge_dropout):
-            raise ValueError(
-                "hide_targets and edge_dropout need a backbone that propagates: graphsage, lightgcn or gat"
-            )
+        if self.backbone == "mf" and self.user_fusion is None:
+            for name in ("hide_targets", "edge_dropout", "simulated_cold_users"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{name} needs user_fusion, or a backbone that propagates: graphsage, lightgcn or gat"
+                    )
         if self.backbone == "gat" and self.embedding_dim % self.num_heads:
             raise ValueError(f"num_heads must divide embedding_dim {self.embedding_dim}, got {self.num_heads}")
         return self
 
 
 class MetaMMF(NodeModel):
-    """Item = fused content and free id; user = free vector; then the backbone.
+    """Item = fused content and free id; user = free vector, and fused preferences where asked for; then the backbone.
 
     Args:
         config: Its settings.
@@ -125,6 +140,7 @@ class MetaMMF(NodeModel):
     known_vectors: Tensor
 
     def __init__(self, config: MetaMMFConfig, inputs: Inputs) -> None:
+        width = config.embedding_dim // 2 if config.combine == "concat" else config.embedding_dim
         super().__init__(
             inputs,
             config.embedding_dim,
@@ -134,16 +150,24 @@ class MetaMMF(NodeModel):
             edge_dropout=config.edge_dropout,
             init_std=config.init_std,
             simulated_cold=config.simulated_cold,
+            user_dim=None if config.user_fusion is None else width,
         )
         self.combine = config.combine
         self.cold_offset = nn.Parameter(torch.zeros(())) if config.cold_offset else None
         self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
         self.modalities = tuple(self.scaler.widths)
         self.content = inputs.content
-        width = config.embedding_dim // 2 if config.combine == "concat" else config.embedding_dim
         self.item_ids = ItemIds(inputs.num_items, width, inputs.cold_items, config.id_dropout, config.init_std)
-        self.fusion = make_fusion(
-            config.fusion,
+        self.fusion = self._fusion(config, config.fusion, width)
+        self._add_users_side(config, inputs, width)
+        self.neighbours = ContentNeighbours(config.neighbour_temperature) if config.content_neighbours else None
+        if self.neighbours is not None:
+            self.register_buffer("known_keys", torch.zeros(inputs.num_items, width))
+            self.register_buffer("known_vectors", torch.zeros(inputs.num_items, config.embedding_dim))
+
+    def _fusion(self, config: MetaMMFConfig, kind: FusionKind, width: int) -> nn.Module:
+        return make_fusion(
+            kind,
             self.scaler.out_widths,
             (*config.hidden_dims, width),
             options=DynamicOptions(
@@ -151,10 +175,16 @@ class MetaMMF(NodeModel):
             ),
             dropout=config.fusion_dropout,
         )
-        self.neighbours = ContentNeighbours(config.neighbour_temperature) if config.content_neighbours else None
-        if self.neighbours is not None:
-            self.register_buffer("known_keys", torch.zeros(inputs.num_items, width))
-            self.register_buffer("known_vectors", torch.zeros(inputs.num_items, config.embedding_dim))
+
+    def _add_users_side(self, config: MetaMMFConfig, inputs: Inputs, width: int) -> None:
+        """What is made for users alone; nothing of it by default."""
+        self.user_fusion = None if config.user_fusion is None else self._fusion(config, config.user_fusion, width)
+        self.preferences = Preferences(self.scaler.out_widths)
+        self.watched: BipartiteGraph | None = None if self.user_fusion is None else inputs.graph
+        self._targets: tuple[Tensor, Tensor] | None = None
+        share = config.simulated_cold_users
+        dim = self.user_table.embedding_dim
+        self.unknown_user = UnknownRow(dim, inputs.cold_users, share) if share else None
 
     def scale(self, content: Content) -> Content:
         """Bring raw features to the scale that the fusion takes; modalities that are not used fall out."""
@@ -174,6 +204,51 @@ class MetaMMF(NodeModel):
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return e_i = [e_i^m || e_i^c], or their sum."""
         return self._combined(self.fuse_rows(items), self.item_ids(items, self.isolated))
+
+    def begin_step(self, users: Int[Tensor, " batch"], positives: Int[Tensor, " batch"]) -> None:
+        """Draw the items that are cold in this step, and leave out of graph and histories what it is to predict."""
+        super().begin_step(users, positives)
+        self._targets = (users, positives) if self.hide_targets else None
+
+    def user_inputs(self, users: Int[Tensor, " batch"] | None = None) -> Float[Tensor, "batch dim"]:
+        """Return e_u, of all users for None: a free vector, or [e_u^m || e_u^c], or their sum."""
+        ids = super().user_inputs(users)
+        if self.unknown_user is not None:
+            nodes = torch.arange(self.num_users, device=ids.device) if users is None else users
+            ids = self.unknown_user.replace(ids, nodes)
+        return ids if self.user_fusion is None else self._combined(self._fused_preferences(users, ids.device), ids)
+
+    def _fused_preferences(self, users: Tensor | None, device: torch.device) -> Tensor:
+        """Return e_u^m; in training, of what this step leaves of the histories."""
+        assert self.watched is not None
+        assert self.user_fusion is not None
+        if self.training and users is None:
+            graph: Neighbourhoods = self.watched if self._graph is None else self._graph
+            sums = graph.sum_to_users(self._liked(self.all_items(device)))
+            fused: Tensor = self.user_fusion(self.preferences.of(sums))
+            return fused
+        chosen = torch.arange(self.num_users, device=device) if users is None else users
+        if self.training:
+            histories = self.watched.histories(chosen, self._targets, self.isolated, share=self.edge_dropout)
+        else:
+            histories = self.watched.histories(chosen)
+        items, histories = histories.distinct()
+        return self._fused_histories(histories, self.in_chunks(self._liked, items))
+
+    def _fused_histories(self, histories: Histories, table: Tensor) -> Tensor:
+        """Return e_u^m of users by what they watched, from a table of what preferences are summed of."""
+
+        def fused(some: Tensor) -> Tensor:
+            assert self.user_fusion is not None
+            vectors: Tensor = self.user_fusion(self.preferences.of(histories.of_users(some).sum(table)))
+            return vectors
+
+        return self.in_chunks(fused, torch.arange(len(histories), device=table.device))
+
+    def _liked(self, items: Tensor) -> Tensor:
+        """Return what preferences for these items are summed of."""
+        with torch.no_grad():
+            return self.preferences.table(self.scale(self.content.rows(items)))
 
     def forward(
         self, users: Int[Tensor, " users"], items: Int[Tensor, " items"]
@@ -230,6 +305,42 @@ class MetaMMF(NodeModel):
             vectors = torch.where(isolated.unsqueeze(1), borrowed, vectors)
         return self.finish(vectors)
 
+    @property
+    def folds_users(self) -> bool:
+        """Whether what a user watched says something: by its content, or by the edges."""
+        return self.user_fusion is not None or self.backbone.depth > 0
+
+    @property
+    def knows_nobody(self) -> bool:
+        """Whether the unknown row of the users was trained."""
+        return self.unknown_user is not None
+
+    def item_memory(self) -> dict[str, Tensor]:
+        """Return what users' neighbours send them at each depth, and what preferences are summed of."""
+        memory = super().item_memory()
+        if self.user_fusion is not None:
+            memory["content"] = self.in_chunks(self._liked, self.all_items(self.item_ids.cold.device))
+        return memory
+
+    def new_item_memory(self, content: Content) -> dict[str, Tensor]:
+        """Return the same of items that have no interactions."""
+        scaled = self.scale(content)
+        fused = self.fusion(scaled)
+        ids = self.item_ids.unknown.expand(len(fused), -1)
+        memory = numbered(self.backbone.isolated_layers(self._combined(fused, ids)))
+        if self.user_fusion is not None:
+            memory["content"] = self.preferences.table(scaled)
+        return memory
+
+    def new_user_inputs(self, histories: Histories, memory: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
+        """Return e_u of users that are new: the unknown row, zero where none was trained, for e_u^c."""
+        ids = super().new_user_inputs(histories, memory)
+        if self.unknown_user is not None:
+            ids = self.unknown_user.unknown.expand(len(ids), -1)
+        if self.user_fusion is None:
+            return ids
+        return self._combined(self._fused_histories(histories, memory["content"]), ids)
+
     def row_tables(self) -> list[nn.Embedding]:
         """Return the free vectors of both sides, unless the backbone propagates those of all."""
         return [] if self.backbone.propagates else [self.user_table, self.item_ids.table]
@@ -239,8 +350,9 @@ class MetaMMF(NodeModel):
         return [self.user_table(users), self.item_ids.table(items)]
 
     def content_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the fusion."""
-        return list(self.fusion.parameters())
+        """Return the parameters of the fusions."""
+        users = [] if self.user_fusion is None else self.user_fusion.parameters()
+        return [*self.fusion.parameters(), *users]
 
 
 def _backbone(config: MetaMMFConfig, inputs: Inputs) -> Backbone:

@@ -16,12 +16,13 @@ from metammf.models.config import ModelConfig
 from metammf.nn.content import Content, ContentScaler, FeatureScaling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from jaxtyping import Bool, Float, Int
 
     from metammf.nn.backbone import Backbone
     from metammf.nn.graph import Neighbourhoods
+    from metammf.nn.histories import Histories
 
 _CHUNK_ROWS = 8192
 _STATISTICS_ROWS = 100_000
@@ -90,11 +91,48 @@ def _statistics_items(inputs: Inputs) -> Tensor:
     return warm[:: max(1, -(-len(warm) // _STATISTICS_ROWS))]
 
 
-class ItemIds(nn.Module):
-    """Free id vectors of the items, and the one row that stands for an item that has none.
+def numbered(layers: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Name what neighbours send at each depth, as an item memory holds it."""
+    return {f"layer_{depth}": layer for depth, layer in enumerate(layers)}
 
-    An item without a train interaction would keep the noise that it was drawn with; it gets the "unknown" row, which is
-    trained by giving it to other items at random (id dropout).
+
+class UnknownRow(nn.Module):
+    """The one free vector that stands for a node that has none of its own.
+
+    A node without a train interaction would keep the noise that it was drawn with; it gets the "unknown" row, which is
+    trained by giving it to other nodes at random (id dropout).
+
+    Args:
+        dim: Width.
+        cold: Nodes without a train interaction, (nodes,).
+        dropout: Share of the nodes that get the unknown row at a training step.
+    """
+
+    cold: Tensor
+
+    def __init__(self, dim: int, cold: Tensor, dropout: float) -> None:
+        super().__init__()
+        self.unknown = nn.Parameter(torch.zeros(dim))
+        self.dropout = dropout
+        self.register_buffer("cold", cold.clone(), persistent=False)
+
+    def replace(
+        self,
+        rows: Float[Tensor, "batch dim"],
+        nodes: Int[Tensor, " batch"],
+        isolated: Bool[Tensor, " all_nodes"] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the rows of these nodes, the unknown row where there is none, it was dropped, or the node is isolated."""
+        lacking = self.cold[nodes]
+        if self.training and isolated is not None:
+            lacking = lacking | isolated[nodes]
+        if self.training and self.dropout:
+            lacking = lacking | (torch.rand(len(nodes), device=nodes.device) < self.dropout)
+        return torch.where(lacking.unsqueeze(1), self.unknown, rows)
+
+
+class ItemIds(UnknownRow):
+    """Free id vectors of the items, and the unknown row.
 
     Args:
         num_items: N.
@@ -104,26 +142,16 @@ class ItemIds(nn.Module):
         init_std: Standard deviation of the rows at the start; None for Glorot's.
     """
 
-    cold: Tensor
-
     def __init__(self, num_items: int, dim: int, cold: Tensor, dropout: float, init_std: float | None = None) -> None:
-        super().__init__()
+        super().__init__(dim, cold, dropout)
         self.table = nn.Embedding(num_items, dim)
-        self.unknown = nn.Parameter(torch.zeros(dim))
-        self.dropout = dropout
-        self.register_buffer("cold", cold.clone(), persistent=False)
         init_free_vectors(self.table, init_std)
 
     def forward(
         self, items: Int[Tensor, " batch"], isolated: Bool[Tensor, " num_items"] | None = None
     ) -> Float[Tensor, "batch dim"]:
-        """Return the rows of these items, the unknown row where there is none, it was dropped, or the item is isolated."""
-        lacking = self.cold[items]
-        if self.training and isolated is not None:
-            lacking = lacking | isolated[items]
-        if self.training and self.dropout:
-            lacking = lacking | (torch.rand(len(items), device=items.device) < self.dropout)
-        return torch.where(lacking.unsqueeze(1), self.unknown, self.table(items))
+        """Return the rows of these items, the unknown row where they have none in this step."""
+        return self.replace(self.table(items), items, isolated)
 
 
 class NodeModel(Model):
@@ -139,6 +167,7 @@ class NodeModel(Model):
         simulated_cold: Share of the items that a step leaves without edges and ids, so that the path of an item that is
             new is trained at the job that it will have.
         init_std: Standard deviation of the free vectors at the start; None for Glorot's.
+        user_dim: Width of the users' free vectors, where they are a part of what enters the backbone; `dim` by default.
     """
 
     def __init__(
@@ -152,10 +181,11 @@ class NodeModel(Model):
         edge_dropout: float = 0.0,
         simulated_cold: float = 0.0,
         init_std: float | None = None,
+        user_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.num_users, self.num_items = inputs.num_users, inputs.num_items
-        self.user_table = nn.Embedding(inputs.num_users, dim)
+        self.user_table = nn.Embedding(inputs.num_users, user_dim or dim)
         init_free_vectors(self.user_table, init_std)
         self.backbone = backbone
         self.normalize = normalize
@@ -168,6 +198,10 @@ class NodeModel(Model):
     @abstractmethod
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return what enters the backbone for these items."""
+
+    def user_inputs(self, users: Int[Tensor, " batch"] | None = None) -> Float[Tensor, "batch dim"]:
+        """Return what enters the backbone for these users, or for all."""
+        return self.user_table.weight if users is None else self.user_table(users)
 
     def begin_step(self, users: Int[Tensor, " batch"], positives: Int[Tensor, " batch"]) -> None:
         """Draw the items that are cold in this step, and leave out what it is to predict."""
@@ -191,7 +225,7 @@ class NodeModel(Model):
     ) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
         """Return the vectors of these nodes; a backbone that propagates computes all and picks."""
         if not self.backbone.propagates:
-            user_vectors, item_vectors = self.backbone(self.user_table(users), self.in_chunks(self.item_inputs, items))
+            user_vectors, item_vectors = self.backbone(self.user_inputs(users), self.in_chunks(self.item_inputs, items))
         else:
             user_vectors, item_vectors = self.propagate(self.in_chunks(self.item_inputs, self.all_items(items.device)))
             user_vectors, item_vectors = user_vectors[users], item_vectors[items]
@@ -199,7 +233,22 @@ class NodeModel(Model):
 
     def propagate(self, inputs: Float[Tensor, "num_items dim"]) -> tuple[Tensor, Tensor]:
         """Run the backbone over all nodes; in training, over the graph of this step."""
-        return self.backbone(self.user_table.weight, inputs, self._graph if self.training else None)
+        return self.backbone(self.user_inputs(), inputs, self._graph if self.training else None)
+
+    def item_memory(self) -> dict[str, Tensor]:
+        """Return what users' neighbours send them at each depth; see `HistoryModel`."""
+        with self._evaluating() as device, torch.no_grad():
+            items = self.in_chunks(self.item_inputs, self.all_items(device))
+            return numbered(self.backbone.item_layers(self.user_inputs(), items))
+
+    def encode_users(self, histories: Histories, memory: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
+        """Return the vectors of users without a free vector, by the way of a node with these edges."""
+        layers = [memory[f"layer_{depth}"] for depth in range(self.backbone.depth)]
+        return self.finish(self.backbone.fold_in(self.new_user_inputs(histories, memory), histories, layers))
+
+    def new_user_inputs(self, histories: Histories, memory: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
+        """Return what enters the backbone for users that are new: nothing of their own, by default."""
+        return torch.zeros(len(histories), self.user_table.embedding_dim, device=histories.items.device)
 
     def all_items(self, device: torch.device) -> Int[Tensor, " num_items"]:
         """Return the indices of all items."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float, Int
 
+    from metammf.nn.histories import Histories
+
 
 class PopularityConfig(ModelConfig):
     """Popularity has no settings."""
@@ -40,6 +42,10 @@ class PopularityScorer:
     def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
         """Return the counts, once a user."""
         return self.counts.repeat(len(users), 1)
+
+    def history_scores(self, histories: Histories) -> Float[Tensor, "batch num_items"]:
+        """Return the counts, once a user, whatever was watched."""
+        return self.counts.repeat(len(histories), 1)
 
 
 class Popularity(SolvedModel):

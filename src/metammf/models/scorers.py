@@ -5,9 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+
+from metammf.models.base import history_model
+from metammf.nn.histories import Histories
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
     from metammf.data.interactions import Interactions
-    from metammf.models.base import Model, Scorer
+    from metammf.models.base import HistoryModel, HistoryScorer, Model, Scorer
 
 
 class VectorScorer:
@@ -55,11 +59,14 @@ class FallbackScorer:
     Args:
         scorer: For everybody else.
         train: The train interactions.
+        known: Users that the scorer is to be trusted with even so, (U,); nobody by default.
     """
 
-    def __init__(self, scorer: Scorer, train: Interactions) -> None:
+    def __init__(self, scorer: Scorer, train: Interactions, known: Tensor | None = None) -> None:
         self.scorer = scorer
         self.unknown = torch.from_numpy(train.user_counts == 0)
+        if known is not None:
+            self.unknown &= ~known
         self.popularity = torch.zeros(scorer.num_items)
         self.popularity[: train.num_items] = torch.as_tensor(train.item_counts, dtype=torch.float32)
 
@@ -79,11 +86,73 @@ class FallbackScorer:
         return scores
 
 
+class FoldInScorer:
+    """Score for users that the model has never seen, by the vectors that it gives to what they watched.
+
+    Args:
+        model: In evaluation mode.
+        memory: What the model reads of the items, by `HistoryModel.item_memory`.
+        known: The items' side of the scores.
+    """
+
+    def __init__(self, model: HistoryModel, memory: Mapping[str, Tensor], known: VectorScorer) -> None:
+        self.model, self.memory, self.known = model, memory, known
+
+    @torch.no_grad()
+    def history_scores(self, histories: Histories) -> Float[Tensor, "batch num_items"]:
+        """Return the dot products of these users' vectors with all items'."""
+        users = self.model.encode_users(histories.to(self.known.items.device), self.memory)
+        scorer = VectorScorer(users, self.known.items, self.known.rankable, self.known.offsets)
+        return scorer.scores(torch.arange(len(users), device=users.device))
+
+
+class HistoryOverlay:
+    """Score some users by histories that are given beside what was trained on, all others as before.
+
+    Args:
+        scorer: For all others.
+        folded: For those with a history.
+        history: What they watched.
+    """
+
+    def __init__(self, scorer: Scorer, folded: HistoryScorer, history: Interactions) -> None:
+        self.scorer, self.folded = scorer, folded
+        matrix = history.matrix
+        self.histories = Histories(torch.from_numpy(matrix.indptr).long(), torch.from_numpy(matrix.indices).long())
+        self.has_history = self.histories.counts.flatten() > 0
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return self.scorer.num_items
+
+    def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
+        """Return the scores of all items for these users."""
+        scores = self.scorer.scores(users)
+        users = users.cpu()
+        rows = self.has_history[users]
+        if rows.any():
+            folded = self.folded.history_scores(self.histories.of_users(users[rows]))
+            scores[rows.to(scores.device)] = folded.to(scores)
+        return scores
+
+
 def finished_scorer(model: Model, train: Interactions) -> VectorScorer:
     """Return the scorer of a model as it stands; a model of ids alone cannot recommend items that it has no id for."""
     users, items = model.vectors()
     rankable = None if model.content_aware else torch.from_numpy(train.item_counts > 0).to(items.device)
     return VectorScorer(users, items, rankable, model.all_offsets())
+
+
+def validation_scorer(model: Model, train: Interactions, history: Interactions | None) -> Scorer:
+    """Return what chooses the epoch: cold users by popularity, or by the history that they come with where the model can."""
+    known = finished_scorer(model, train)
+    scorer, folding = FallbackScorer(known, train), history_model(model)
+    if history is None or folding is None:
+        return scorer
+    if known.rankable is not None:  # items without a train interaction tell nothing of who watched them
+        history = history.select(known.rankable.cpu().numpy()[history.items])
+    return HistoryOverlay(scorer, FoldInScorer(folding, folding.item_memory(), known), history)
 
 
 class MatrixRowScorer(ABC):
@@ -103,7 +172,13 @@ class MatrixRowScorer(ABC):
 
     @abstractmethod
     def rows(self, history: sparse.csr_array) -> Any:
-        """Return scores (B, N), dense, from the users' rows of the train matrix."""
+        """Return scores (B, N), dense, from rows of what users watched: the train matrix's, or those of new users."""
+
+    def history_scores(self, histories: Histories) -> Float[Tensor, "batch num_items"]:
+        """Return the scores of all items for users who watched these."""
+        parts = (np.ones(len(histories.items), self.matrix.dtype), histories.items.numpy(), histories.indptr.numpy())
+        rows = sparse.csr_array(parts, shape=(len(histories), self.num_items))
+        return torch.as_tensor(self.rows(rows), dtype=torch.float32)
 
     def scores(self, users: Int[Tensor, " batch"]) -> Float[Tensor, "batch num_items"]:
         """Return the scores of all items for these users."""

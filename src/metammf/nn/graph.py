@@ -17,6 +17,8 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
+from metammf.nn.histories import Histories
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -213,6 +215,14 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
             degrees = torch.as_tensor(matrix.sum(axis=axis), dtype=torch.float32).reshape(-1, 1)
             self.register_buffer(name, degrees, persistent=False)
 
+    @classmethod
+    def of_histories(cls, histories: Histories, num_items: int) -> BipartiteGraph:
+        """Return the graph of users who watched these, and of `num_items` items."""
+        items, indptr = histories.items.cpu().numpy(), histories.indptr.cpu().numpy()
+        ones = np.ones(len(items), dtype=np.float32)
+        matrix = sparse.csr_array((ones, items, indptr), shape=(len(histories), num_items))
+        return cls(matrix).to(histories.items.device)
+
     def _apply(self, *arguments: Any, **options: Any) -> Self:
         # Made anew of what the buffers have been moved or cast to.
         self._symmetric.clear()
@@ -289,6 +299,27 @@ class BipartiteGraph(nn.Module, Neighbourhoods):
         ends = users.cpu().numpy(), self.adjacency.indices[kept].cpu().numpy()
         matrix = sparse.csr_array((np.ones(count, np.float32), ends), shape=self.adjacency.shape)
         return BipartiteGraph(matrix).to(counts.device)
+
+    def histories(
+        self,
+        users: Int[Tensor, " batch"],
+        edges: tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]] | None = None,
+        items: Bool[Tensor, " num_items"] | None = None,
+        *,
+        share: float = 0.0,
+    ) -> Histories:
+        """Return what these users watched, in time of that alone; what is left out of it is told as in `without`."""
+        borders, places = Histories(self.adjacency.indptr, self.adjacency.indices).places(users)
+        watched = self.adjacency.indices[places].long()
+        kept = torch.ones_like(places, dtype=torch.bool)
+        if share:
+            kept = torch.rand(len(places), device=users.device) >= share
+        if edges is not None:
+            kept &= ~torch.isin(places, self._places(*edges))
+        if items is not None:
+            kept &= ~items[watched]
+        before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])
+        return Histories(before[borders], watched[kept])
 
     @cached_property
     def _keys(self) -> Tensor:

@@ -78,11 +78,12 @@ def ranked(results: ComparisonResults) -> list[ModelResult]:
 
 
 def columns(results: ComparisonResults) -> list[Column]:
-    """All metrics over all items, those that were tested on cold ones."""
+    """All metrics over all items, those that were tested on cold ones, and on cold users."""
     profile = results.profile
     shown = [name for name in profile.metrics if name in ("recall", "ndcg")] or list(profile.metrics)
     every = [Column("all", f"{name}@{k}") for k in profile.ks for name in shown]
-    cold = [Column(table, metric) for table in ("cold among all", "cold among cold") for metric in profile.tested]
+    apart = ("cold among all", "cold among cold", "cold users")
+    cold = [Column(table, metric) for table in apart for metric in profile.tested]
     there = {table for model in results.models for seed in model.seeds for table, found in seed.test.items() if found}
     return [column for column in (*every, *cold) if column.table in there]
 

@@ -18,6 +18,7 @@ TABLE_TITLES: Mapping[str, str] = {
     "warm": "Warm items",
     "cold among all": "Cold among all",
     "cold among cold": "Cold among cold",
+    "cold users": "Cold users",
 }
 _SPECIAL = {
     "\\": r"\textbackslash{}",

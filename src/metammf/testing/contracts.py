@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,11 +57,12 @@ def check_model(
     check_config(config)
     check_reproduction(config, split)
     if issubclass(model_type(config.name), Model):
-        check_every_parameter_learns(config, split)
+        check_every_parameter_learns(config, with_users_that_lack(split))
     recommender = fit(config, split.development, training=training)
     check_scores(recommender)
     check_recommendations(recommender)
     check_users_without_history(recommender)
+    check_new_users(recommender, accuracy)
     check_cold_items(recommender)
     check_round_trip(recommender, folder / "recommender")
     if takes_content(config):
@@ -116,6 +118,16 @@ def check_every_parameter_learns(config: ModelConfig, split: Split) -> None:
     assert not still, f"parameters that training does not move: {still}"
 
 
+def with_users_that_lack(split: Split) -> Split:
+    """Return the same with a user for each modality who has watched no item that has it, so that what stands in learns too."""
+    features = split.catalog.features
+    present = {name: mask.copy() for name, mask in features.present.items()}
+    for user, mask in enumerate(present.values()):
+        mask[split.train.items[split.train.users == user]] = False
+    catalog = replace(split.catalog, features=ItemFeatures(features.matrices, present))
+    return Split(split.train, split.validation, split.test, catalog, split.method)
+
+
 def check_scores(recommender: Recommender) -> None:
     """Shape (B, N), float32, no NaN, row by row the same, and the caller's to write on."""
     count = recommender.catalog.num_users
@@ -159,6 +171,36 @@ def check_users_without_history(recommender: Recommender) -> None:
     assert found == recommender.catalog.item_ids.ids[expected].tolist(), f"{user_id} gets {found}, not what is popular"
 
 
+def check_new_users(recommender: Recommender, accuracy: float | None) -> None:
+    """A user who was not there in training is ranked for by what it watched, or refused by an error of ours.
+
+    Three items of a group tell of which group the user is; see `check_known_answer`.
+    """
+    ids = recommender.catalog.item_ids
+    if not recommender.folds_users:
+        try:
+            recommender.recommend_for(ids.ids[:1].tolist())
+        except ConfigError:
+            return
+        raise AssertionError("the model knows users by their ids alone, and ranked for a new one")
+    known = (recommender.train.item_counts > 0) | takes_content(recommender.config)
+    shares = []
+    for group in range(GROUPS):
+        watched = ids.ids[group : group + 3 * GROUPS : GROUPS].tolist()
+        frame = recommender.recommend_for(watched, k=10_000)
+        assert frame["rank"].to_list() == list(range(1, frame.height + 1)), "ranks are not 1, 2, 3, ..."
+        assert not frame["item_id"].is_in(watched).any(), "an item that the new user has watched"
+        again = recommender.recommend_for([*reversed(watched), watched[0]], k=10_000)
+        assert again.equals(frame), "the order of what was watched, or an item twice, makes a difference"
+        ranked = ids.indices(frame["item_id"].to_list())
+        ranked = ranked[known[ranked]]
+        own = np.flatnonzero(ranked % GROUPS == group)
+        other = np.flatnonzero(ranked % GROUPS != group)
+        shares.append((own[:, None] < other[None, :]).mean())
+    found = float(np.mean(shares))
+    assert accuracy is None or found >= accuracy, f"new users: own group first in {found:.3f}, expected {accuracy}"
+
+
 def check_cold_items(recommender: Recommender) -> None:
     """Content gives an item without interactions the vector that `encode_items` gives it; ids never recommend it."""
     kind = model_type(recommender.config.name)
@@ -191,6 +233,10 @@ def check_round_trip(recommender: Recommender, folder: Path) -> None:
     assert _written(loaded) == _written(recommender), "recommendations differ after a round trip"
     users = torch.arange(recommender.catalog.num_users)
     assert torch.equal(loaded.scores(users), recommender.scores(users)), "scores differ after a round trip"
+    if recommender.folds_users:
+        watched = recommender.catalog.item_ids.ids[:3].tolist()
+        same = loaded.recommend_for(watched).equals(recommender.recommend_for(watched))
+        assert same, "recommendations for a new user differ after a round trip"
     if takes_content(recommender.config):
         features = recommender.catalog.features
         same = np.array_equal(_told_by(loaded, features), _told_by(recommender, features))

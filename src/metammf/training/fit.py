@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from metammf.errors import ConfigError
+from metammf.evaluation.evaluate import validation_metrics
 from metammf.models.base import ContentSolver, Inputs, Model
 from metammf.models.registry import model_type
-from metammf.models.scorers import finished_scorer
+from metammf.models.scorers import FallbackScorer, finished_scorer
 from metammf.recommender import Recommender
 from metammf.training.config import TrainingConfig
 from metammf.training.loop import CheckpointFile, Listener, Precision, Trainer
@@ -20,7 +22,11 @@ from metammf.training.sharding import join_tables, shard_tables
 if TYPE_CHECKING:
     from metammf.data.splitting import Development
     from metammf.models.config import ModelConfig
+    from metammf.models.scorers import VectorScorer
+    from metammf.recommender import Strangers
     from metammf.training.parallel import Parallel
+
+log = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
@@ -117,7 +123,31 @@ def fit(
     join_tables(model)
     model.cpu()
     scorer = finished_scorer(model, development.train)
-    return Recommender(development, model_config, scorer, model=model, history=tuple(progress.history))
+    strangers = _for_strangers(model, scorer, development, training.metric)
+    history = tuple(progress.history)
+    return Recommender(development, model_config, scorer, model=model, history=history, strangers=strangers)
+
+
+def _for_strangers(model: Model, scorer: VectorScorer, development: Development, metric: str) -> Strangers:
+    """Tell what ranks for users without a train interaction: the model, where it can and validation says that it is better."""
+    if not model.knows_nobody:
+        return "popularity"
+    train, validation = development.train, development.validation
+    known = train.user_counts if development.history is None else train.user_counts + development.history.user_counts
+    strangers = validation.select(known[validation.users] == 0)
+    if not len(strangers):
+        return "popularity"
+    k = int(metric.partition("@")[2])
+    popular, own = (
+        validation_metrics(each, strangers, train, (k,))[metric] for each in (FallbackScorer(scorer, train), scorer)
+    )
+    chosen: Strangers = "model" if own > popular else "popularity"
+    count = int((strangers.user_counts > 0).sum())
+    log.info(
+        "users without history are ranked for by %s: %s of %d of them in validation is %.4f by popularity, %.4f by the model",
+        *(chosen, metric, count, popular, own),
+    )
+    return chosen
 
 
 def _check_features(development: Development) -> None:

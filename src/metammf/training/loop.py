@@ -18,7 +18,7 @@ from torch import Tensor
 from metammf.errors import ConfigError, NonFiniteLossError, RunError, TrainingError
 from metammf.evaluation.evaluate import validation_metrics
 from metammf.models.base import Batch
-from metammf.models.scorers import FallbackScorer, finished_scorer
+from metammf.models.scorers import validation_scorer
 from metammf.training.checkpoint import EpochRecord, Progress, load_checkpoint, remove_previous, save_checkpoint
 from metammf.training.objectives import draw_batch
 from metammf.training.optimizers import Optimizer, clip_gradients, make_optimizer, make_up, release, settle
@@ -136,6 +136,7 @@ class Trainer:
                 f"the objective of {type(model).__name__} takes one batch a step, got {self.batches_per_step}: set"
                 " training.batches_per_step to 1, training.max_steps_per_epoch to none, and raise training.batch_size instead"
             )
+        self.left_out = train if development.history is None else train.union(development.history)
         self.looked_at = development.validation.of_some_users(config.validation_users, seed)
         self.selects = config.patience is not None and len(development.validation) > 0
         if config.patience is not None and not self.selects:
@@ -296,10 +297,9 @@ class Trainer:
         due = epoch % self.config.evaluate_every == 0 or self._ends_at(epoch, step)
         if not due or not len(self.looked_at):
             return {}
-        train = self.development.train
-        scorer = FallbackScorer(finished_scorer(self.model, train), train)
+        scorer = validation_scorer(self.model, self.development.train, self.development.history)
         ks = sorted({10, 20, int(self.config.metric.partition("@")[2])})
-        return validation_metrics(scorer, self.looked_at, train, ks, ranker=self.parallel.rank_users)
+        return validation_metrics(scorer, self.looked_at, self.left_out, ks, ranker=self.parallel.rank_users)
 
     def _note_best(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         if not metrics or not self.selects:
