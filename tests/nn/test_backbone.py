@@ -10,8 +10,8 @@ from torch import Tensor
 
 from metammf.nn.backbone import Backbone, GATBackbone, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.graph import BipartiteGraph
-from metammf.testing.naive import attentive
 from metammf.nn.histories import Histories
+from metammf.testing.naive import attentive
 
 USERS, ITEMS, DIM = 6, 5, 4
 
