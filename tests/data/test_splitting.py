@@ -158,6 +158,7 @@ def test_cold_users_keep_their_first_train_interactions_as_a_history(dataset, sh
         given_times = found.history.timestamps[found.history.users == user]
         assert sorted(given_times) == sorted(times)[: min(size, len(times))]
     assert found.development.history is found.history
+    assert found.development.with_features(found.catalog.features).history is found.history
     assert keys(found.seen("train")) == keys(found.train) | keys(found.history)
     assert keys(found.seen("train+validation")) == keys(found.seen("train")) | keys(found.validation)
 

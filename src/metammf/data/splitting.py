@@ -56,7 +56,7 @@ class Development:
 
     def with_features(self, features: ItemFeatures) -> Development:
         """Return the same with other features of the same items."""
-        return Development(self.train, self.validation, replace(self.catalog, features=features))
+        return replace(self, catalog=replace(self.catalog, features=features))
 
     def refit(self) -> Development:
         """Train and validation joined into train, for a deployment at settings chosen before; nothing to validate on."""
