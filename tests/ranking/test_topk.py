@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from metammf.errors import ConfigError, DataError
-from metammf.ranking.topk import entries_of, rank, rank_batches, top_k
+from metammf.models.scorers import VectorScorer
+from metammf.ranking.topk import entries_of, rank, rank_batches, top_k, users_at_once
 
 
 class Scores:
@@ -228,3 +230,67 @@ def test_batches_that_are_ranked_side_by_side(threads: int) -> None:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+class Kept(Scores):
+    """A scorer that gives what it keeps, of a type of its own for each half of the users."""
+
+    def scores(self, users: torch.Tensor) -> torch.Tensor:
+        part = self.matrix[int(users[0]) : int(users[-1]) + 1]
+        return part.double() if int(users[0]) >= len(self.matrix) // 2 else part
+
+
+def test_what_a_scorer_keeps_stays_and_kinds_of_scores_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metammf.ranking.topk._CACHED_SCORES", 0)
+    monkeypatch.setattr("metammf.ranking.topk._FEWEST_USERS", 3)
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((24, 60)).astype(np.float32)
+    pairs = set(zip(*(axis.tolist() for axis in np.nonzero(rng.random(scores.shape) < 0.2)), strict=True))
+    for most in (1 << 21, 0):
+        monkeypatch.setattr("metammf.ranking.topk._MOST_CANDIDATES", most)
+        kept = Kept(torch.from_numpy(scores.copy()))
+        items, _ = rank(kept, range(24), 5, seen=csr(pairs, scores.shape), batch_size=24)
+        assert items.tolist() == naive(scores, 5, pairs)
+        assert torch.equal(kept.matrix, torch.from_numpy(scores))
+
+
+def test_users_that_are_divided_get_the_same_bits() -> None:
+    """Blocks are scored on one thread each, however many batches there are, and so by the same product."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        generator = torch.Generator().manual_seed(0)
+        users, items = torch.randn(400, 64, generator=generator), torch.randn(20_000, 64, generator=generator)
+        scorer = VectorScorer(users, items)
+        size = users_at_once(20_000)
+        assert size < len(users) - 7
+        whole = rank(scorer, range(size + 7), 20)
+        parts = [rank(scorer, range(start, end), 20) for start, end in ((0, size), (size, size + 7))]
+    finally:
+        torch.set_num_threads(before)
+    for one, divided in zip(whole, zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(one, np.concatenate(divided))
+
+
+def test_what_breaks_leaves_the_threads_as_they_were() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def breaks(_done: int, _count: int) -> None:
+        raise ValueError("enough")
+
+    try:
+        with pytest.raises(ValueError, match="enough") as caught:
+            rank(Scores(torch.zeros(50, 40)), range(50), 5, batch_size=7, progress=breaks)
+        assert threading.active_count() == 1
+        assert torch.get_num_threads() == 2
+        assert caught.value.args == ("enough",)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_rank_refuses_seen_items_that_there_are_not() -> None:
+    with pytest.raises(DataError, match="seen: expected 40 items or fewer, got 41"):
+        rank(Scores(torch.zeros(2, 40)), [0], 1, seen=csr({(0, 40)}, (2, 41)))
+    with pytest.raises(ConfigError, match="at least 1"):
+        rank(Scores(torch.zeros(2, 40)), [0], -1)

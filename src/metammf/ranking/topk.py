@@ -5,6 +5,7 @@ Equal scores are ordered by the lower item index, on every device. B users, N it
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from math import isqrt
@@ -17,7 +18,7 @@ from metammf.errors import ConfigError, DataError
 from metammf.nn.selection import exactly_top
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from concurrent.futures import Future
 
     from numpy.typing import ArrayLike, NDArray
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 _CACHED_SCORES = 3 << 18
 _FEWEST_USERS = 32
 _MOST_SCORES = 1 << 26
-# Blocks of a batch, whose few candidates are sorted together.
+# Blocks of a batch, whose few candidates are sorted together; many are sorted as they come.
 _BLOCKS = 8
+_MOST_CANDIDATES = 1 << 21
 # Scores whose maximum stands for them in the search for a bound, and bounds likewise.
 _CHUNK = 8
 # Sorts behind every key.
@@ -38,7 +40,7 @@ _NO_KEY = np.iinfo(np.int64).max
 
 
 class ItemScorer(Protocol):
-    """What a ranking needs of a model. Several threads ask at once, and the ranking writes into what it is given."""
+    """What a ranking needs of a model. Several threads ask at once, each for other users."""
 
     @property
     def num_items(self) -> int:
@@ -72,13 +74,8 @@ def top_k(scores: Tensor, k: int, *, seen: tuple[Tensor, Tensor] | None = None) 
     scores = _plain(scores)
     if seen is None or not len(seen[0]):
         return _top_k(scores, k)
-    # Masked in place and put back: seen entries are few, a copy of all scores is not.
-    flat, places = scores.view(-1), seen[0] * scores.shape[1] + seen[1]
-    kept = flat.index_select(0, places)
-    try:
-        return _top_k(_hide(scores, places), k)
-    finally:
-        flat.index_copy_(0, places, kept)
+    with _hidden(scores, seen[0] * scores.shape[1] + seen[1]):
+        return _top_k(scores, k)
 
 
 def _plain(scores: Tensor) -> Tensor:
@@ -90,9 +87,22 @@ def _plain(scores: Tensor) -> Tensor:
     return scores.clone() if scores.is_inference() or len(scores) == 1 else scores
 
 
-def _hide(scores: Tensor, places: Tensor) -> Tensor:
-    scores.view(-1).index_fill_(0, places, -torch.inf)
-    return scores
+@contextlib.contextmanager
+def _hidden(scores: Tensor, places: Tensor | None) -> Iterator[None]:
+    """Hide entries, by their flat places, for as long as the context lasts.
+
+    Masked in place and put back, for the scorer may keep what it gave: hidden entries are few, a copy of all scores is not.
+    """
+    if places is None:
+        yield
+        return
+    flat = scores.view(-1)
+    kept = flat.index_select(0, places)
+    flat.index_fill_(0, places, -torch.inf)
+    try:
+        yield
+    finally:
+        flat.index_copy_(0, places, kept)
 
 
 def _top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -293,7 +303,7 @@ def rank_batches(
     candidates: ArrayLike | None = None,
     exclude: ArrayLike | None = None,
     batch_size: int | None = None,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+) -> Generator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
     """Rank all items for many users, batch by batch, in memory of a few batches.
 
     Args:
@@ -320,14 +330,15 @@ def rank_batches(
     if min(batch_size, k) < 1:
         raise ConfigError(f"batch_size and k must be at least 1, got {batch_size} and {k}")
     batches = [users[start : start + batch_size] for start in range(0, len(users), batch_size)]
-    workers = max(1, min(torch.get_num_threads(), len(batches), _MOST_SCORES // max(1, num_items * _block(num_items))))
-    if workers == 1:
+    threads = torch.get_num_threads()
+    if threads == 1:
         for batch in batches:
             yield batch, *_ranked(scorer, batch, k, seen, allowed)
         return
     # A batch a thread, from its scores to its lists: threads that shared a product would wait for each other at its end,
-    # and spin at the cost of whoever ranks. Of torch's threads each then wants one, and the caller its own again.
-    threads = torch.get_num_threads()
+    # and spin at the cost of whoever ranks; and a product's last bit may hang on how many share it. A thread of the pool
+    # wants one of torch's, and the caller, and threads that begin meanwhile, what there was.
+    workers = max(1, min(threads, len(batches), _MOST_SCORES // max(1, num_items * _block(num_items))))
     waiting: deque[tuple[NDArray[np.int64], Future[tuple[NDArray[np.int64], NDArray[np.float32]]]]] = deque()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
@@ -335,10 +346,14 @@ def rank_batches(
             waiting.append((batch, pool.submit(_ranked, scorer, batch, k, seen, allowed)))
             if len(waiting) > 2 * workers:
                 first, ranking = waiting.popleft()
-                yield first, *ranking.result()
+                found = ranking.result()
+                torch.set_num_threads(threads)
+                yield first, *found
         while waiting:
             first, ranking = waiting.popleft()
-            yield first, *ranking.result()
+            found = ranking.result()
+            torch.set_num_threads(threads)
+            yield first, *found
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
@@ -360,16 +375,18 @@ def rank(
     `progress` is called after each batch with the users done and the users in all; for the rest, see `rank_batches`.
     """
     users = np.asarray(users, dtype=np.int64)
-    items = np.empty((len(users), k), dtype=np.int64)
-    scores = np.empty((len(users), k), dtype=np.float32)
+    items = np.empty((len(users), max(k, 0)), dtype=np.int64)
+    scores = np.empty((len(users), max(k, 0)), dtype=np.float32)
     done = 0
-    batches = rank_batches(scorer, users, k, seen=seen, candidates=candidates, exclude=exclude, batch_size=batch_size)
-    for batch, batch_items, batch_scores in batches:
-        items[done : done + len(batch)] = batch_items
-        scores[done : done + len(batch)] = batch_scores
-        done += len(batch)
-        if progress is not None:
-            progress(done, len(users))
+    with contextlib.closing(
+        rank_batches(scorer, users, k, seen=seen, candidates=candidates, exclude=exclude, batch_size=batch_size)
+    ) as batches:
+        for batch, batch_items, batch_scores in batches:
+            items[done : done + len(batch)] = batch_items
+            scores[done : done + len(batch)] = batch_scores
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(users))
     return items, scores
 
 
@@ -393,6 +410,8 @@ def _ranked(
     allowed: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     num_items, block = scorer.num_items, _block(scorer.num_items)
+    if seen is not None and seen.shape[1] > num_items:
+        raise DataError(f"seen: expected {num_items} items or fewer, got {seen.shape[1]}")
     kept = None if allowed is None else torch.from_numpy(allowed)
     hidden = None if seen is None else entries_of(seen, users)
     if hidden is not None and allowed is not None:
@@ -400,28 +419,37 @@ def _ranked(
     width = num_items if kept is None else len(kept)
     starts = range(0, len(users), block)
     borders = None if hidden is None else np.searchsorted(hidden[0], [*starts, len(users)]).tolist()
-    few, lists = [], []
+    few: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+    lists: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    begin = 0
     for number, start in enumerate(starts):
         scores = _scored(scorer, users[start : start + block])
         scores = _plain(scores if kept is None else scores[:, kept.to(scores.device)])
+        places = None
         if hidden is not None and borders is not None:
             inside = slice(*borders[number : number + 2])
-            places = (hidden[0][inside] - start) * width + hidden[1][inside]
-            _hide(scores, torch.from_numpy(places).to(scores.device))
-        if _in_numpy(scores) and width:
-            row, item, value = _few(scores, k)
-            few.append((row + start, item, value))
-        else:
-            found, best = _top_k(scores, k)
-            lists.append((found.cpu().numpy(), best.cpu().float().numpy()))
-    if few:
-        row, item, value = (np.concatenate(part) for part in zip(*few, strict=True))
-        items, best_scores = _sorted(row, item, value, len(users), k)
-    else:
-        items, best_scores = (np.concatenate(part) for part in zip(*lists, strict=True))
+            places = torch.from_numpy((hidden[0][inside] - start) * width + hidden[1][inside]).to(scores.device)
+        with _hidden(scores, places):
+            if _in_numpy(scores) and width:
+                row, item, value = _few(scores, k)
+                few.append((row + start - begin, item, value))
+                found = None
+            else:
+                found = _top_k(scores, k)
+        end = start + len(scores)
+        # Those of some blocks are sorted together, unless they are many, or what follows is of another kind.
+        if few and (found is not None or end == len(users) or sum(len(part[0]) for part in few) > _MOST_CANDIDATES):
+            rows = end - begin - (0 if found is None else len(scores))
+            row, item, value = (np.concatenate(part) for part in zip(*few, strict=True))
+            lists.append(_sorted(row, item, value, rows, k))
+            few, begin = [], begin + rows
+        if found is not None:
+            lists.append((found[0].cpu().numpy(), found[1].cpu().float().numpy()))
+            begin = end
+    items, best = (np.concatenate(part) for part in zip(*lists, strict=True))
     if allowed is not None:
         items = np.where(items >= 0, np.append(allowed, -1)[items], -1)
-    return items, best_scores
+    return items, best
 
 
 def _scored(scorer: ItemScorer, users: NDArray[np.int64]) -> Tensor:
