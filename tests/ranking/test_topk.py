@@ -273,7 +273,7 @@ def test_users_that_are_divided_get_the_same_bits() -> None:
 
 
 def test_what_breaks_leaves_the_threads_as_they_were() -> None:
-    before = torch.get_num_threads()
+    before, alive = torch.get_num_threads(), threading.active_count()
     torch.set_num_threads(2)
 
     def breaks(_done: int, _count: int) -> None:
@@ -282,7 +282,7 @@ def test_what_breaks_leaves_the_threads_as_they_were() -> None:
     try:
         with pytest.raises(ValueError, match="enough") as caught:
             rank(Scores(torch.zeros(50, 40)), range(50), 5, batch_size=7, progress=breaks)
-        assert threading.active_count() == 1
+        assert threading.active_count() <= alive
         assert torch.get_num_threads() == 2
         assert caught.value.args == ("enough",)
     finally:
