@@ -43,6 +43,7 @@ def test_what_does_not_fit_is_one_message(refused, groups, tmp_path, words, told
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on(metammf, started, wait_for, groups, tmp_path):
     """The process is killed outright, once a trial is in the ledger."""
     asked = ("compare", groups, "--models", "ease,mf", *QUICK, "--out")
