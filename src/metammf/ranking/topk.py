@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from math import isqrt
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -268,13 +269,8 @@ def _lower_bound(scores: Tensor, k: int) -> Tensor:
     Raises:
         DataError: a score is NaN.
     """
-    num_items = scores.shape[1]
-    size = max(1, min(_CHUNK, num_items // (4 * k)))
-    chunks = num_items // size
-    # What is left over at the end may only raise the k-th largest, never lower it.
-    whole, rest = scores[:, : size * chunks].view(-1, size, chunks), scores[:, size * chunks :]
-    best = whole.amax(dim=1).topk(k, dim=1).values
-    _refuse_nan(best[:, 0].masked_fill(rest.isnan().any(dim=1), torch.nan))
+    best = _layered_maxima(scores, k)[0].topk(k, dim=1).values
+    _refuse_nan(best[:, 0])
     return best[:, -1:]
 
 
@@ -342,14 +338,12 @@ def rank_batches(
     waiting: deque[tuple[NDArray[np.int64], Future[tuple[NDArray[np.int64], NDArray[np.float32]]]]] = deque()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        for batch in batches:
-            waiting.append((batch, pool.submit(_ranked, scorer, batch, k, seen, allowed)))
-            if len(waiting) > 2 * workers:
-                first, ranking = waiting.popleft()
-                found = ranking.result()
-                torch.set_num_threads(threads)
-                yield first, *found
-        while waiting:
+        to_come = iter(batches)
+        while True:
+            for batch in islice(to_come, 2 * workers + 1 - len(waiting)):
+                waiting.append((batch, pool.submit(_ranked, scorer, batch, k, seen, allowed)))
+            if not waiting:
+                return
             first, ranking = waiting.popleft()
             found = ranking.result()
             torch.set_num_threads(threads)
