@@ -13,7 +13,7 @@ from metammf.errors import ConfigError
 from metammf.models.base import Batch, Inputs
 from metammf.models.bm3 import BM3, BM3Config
 from metammf.testing.data import taste_groups
-from metammf.testing.naive import edges_of, light, standardized
+from metammf.testing.naive import check_terms, edges_of, light, standardized
 from metammf.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -113,15 +113,7 @@ def test_every_term_and_its_gradients(without: str | None) -> None:
     model, drawn = made(), batch(without=without)
     assert len(drawn.users)
     found, expected = terms(model, drawn, l2_reg=0.2), naive_terms(model, drawn)
-    assert set(found) == set(expected)
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-4)
-        values = [
-            torch.autograd.grad(each[name], list(model.parameters()), retain_graph=True, materialize_grads=True)
-            for each in (found, expected)
-        ]
-        for one, other in zip(*values, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    check_terms(found, expected, model.parameters(), tolerances=(1e-5, 1e-4), gradient_tolerances=(1e-5, 1e-4))
 
 
 def test_an_absent_modality_takes_no_part() -> None:

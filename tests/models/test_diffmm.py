@@ -14,7 +14,7 @@ from metammf.errors import ConfigError
 from metammf.models.base import Batch, Inputs
 from metammf.models.diffmm import DiffMM, DiffMMConfig
 from metammf.testing.data import taste_groups
-from metammf.testing.naive import edges_of, spread, standardized, symmetric
+from metammf.testing.naive import check_terms, edges_of, spread, standardized, symmetric
 from metammf.testing.probes import LargestTensor
 from metammf.training.config import TrainingConfig
 from metammf.training.objectives import make_objective
@@ -182,15 +182,7 @@ def test_every_term_and_its_gradients(anchor: str) -> None:
     model = made(CONFIG.model_copy(update={"contrast_anchor": anchor}))
     expected = naive_terms(model)  # first, for the users that a step takes from those who wait
     found = terms(model)
-    assert set(found) == set(expected)
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-4)
-        values = [
-            torch.autograd.grad(each[name], list(model.parameters()), retain_graph=True, materialize_grads=True)
-            for each in (found, expected)
-        ]
-        for one, other in zip(*values, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    check_terms(found, expected, model.parameters(), tolerances=(1e-4, 1e-4), gradient_tolerances=(1e-4, 1e-3))
 
 
 def test_a_generated_graph_holds_the_largest_entries_of_the_denoised_rows() -> None:

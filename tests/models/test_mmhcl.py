@@ -14,7 +14,7 @@ from metammf.models.base import Batch, Inputs
 from metammf.models.mmhcl import MMHCL, MMHCLConfig
 from metammf.models.nodes import scaled_features
 from metammf.testing.data import taste_groups
-from metammf.testing.naive import edges_of, light, spread
+from metammf.testing.naive import check_terms, edges_of, light, spread
 from metammf.training.config import TrainingConfig
 from metammf.training.objectives import make_objective
 
@@ -165,15 +165,7 @@ def test_vectors_of_all_nodes() -> None:
 def test_every_term_and_its_gradients() -> None:
     model = made()
     found, expected = terms(model), naive_terms(model)
-    assert set(found) == set(expected)
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-4)
-        values = [
-            torch.autograd.grad(each[name], list(model.parameters()), retain_graph=True, materialize_grads=True)
-            for each in (found, expected)
-        ]
-        for one, other in zip(*values, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+    check_terms(found, expected, model.parameters(), tolerances=(1e-5, 1e-4), gradient_tolerances=(1e-5, 1e-3))
 
 
 def test_a_sample_stands_for_all_nodes() -> None:

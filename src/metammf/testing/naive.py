@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from numpy.typing import NDArray
 
     from metammf.data.interactions import Interactions
@@ -84,3 +86,36 @@ def standardized(split: Split, name: str) -> NDArray[np.float64]:
     values = features.matrices[name].astype(float)
     known = features.present[name] & (split.train.item_counts > 0)
     return (values - values[known].mean(0)) / values[known].std(0)
+
+
+def check_terms(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    parameters: Iterable[Tensor],
+    *,
+    tolerances: tuple[float, float],
+    gradient_tolerances: tuple[float, float],
+) -> None:
+    """Hold the terms of a loss against naive ones, and the gradients of each term in all parameters.
+
+    Args:
+        found: Names and terms.
+        expected: Likewise.
+        parameters: Of the model that both were computed from.
+        tolerances: Of the terms: absolute, relative.
+        gradient_tolerances: Of the gradients, likewise.
+    """
+    assert set(found) == set(expected)
+    weights = list(parameters)
+    for name, term in expected.items():
+        _check_close(found[name], term, tolerances)
+        values = [
+            torch.autograd.grad(each[name], weights, retain_graph=True, materialize_grads=True)
+            for each in (found, expected)
+        ]
+        for one, other in zip(*values, strict=True):
+            _check_close(one, other, gradient_tolerances)
+
+
+def _check_close(one: Tensor, other: Tensor, tolerances: tuple[float, float]) -> None:
+    torch.testing.assert_close(one, other, atol=tolerances[0], rtol=tolerances[1])
