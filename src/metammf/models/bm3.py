@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metammf.models.config import Search
-from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors
+from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors
 from metammf.nn.backbone import LightGCNBackbone
 from metammf.nn.content import modality_key
 
@@ -77,9 +77,7 @@ class BM3(NodeModel):
         self.config = config
         self.item_table = nn.Embedding(inputs.num_items, config.embedding_dim)
         init_free_vectors(self.item_table, None)
-        self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
-        self.modalities = tuple(self.scaler.widths)
-        self.content = inputs.content
+        self.take_content(inputs, config)
         dim = config.embedding_dim
         self.projections = nn.ModuleDict(
             {modality_key(name): _linear(width, dim) for name, width in self.scaler.out_widths.items()}

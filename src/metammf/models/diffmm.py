@@ -45,7 +45,7 @@ from torch.nn import functional
 
 from metammf.models.all_vectors import AllVectors
 from metammf.models.config import Search
-from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors
+from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors
 from metammf.nn.backbone import Backbone
 from metammf.nn.content import modality_key
 from metammf.nn.diffusion import Denoiser, NoiseSchedule
@@ -147,9 +147,7 @@ class DiffMM(NodeModel):
         with torch.no_grad():
             self.item_table.weight[inputs.cold_items] = 0  # in no batch and in no graph, so that they stay so
         self.graph = LoopedGraph(matrix)
-        self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
-        self.modalities = tuple(self.scaler.widths)
-        self.content = inputs.content
+        self.take_content(inputs, config)
         keys = {modality_key(name): width for name, width in self.scaler.out_widths.items()}
         self.projections = nn.ModuleDict({key: nn.Linear(width, dim) for key, width in keys.items()})
         self.stand_ins = nn.ParameterDict({key: nn.Parameter(torch.randn(dim) / dim**0.5) for key in keys})

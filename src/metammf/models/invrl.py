@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from metammf.models.config import Search
 from metammf.models.constrained import ConstrainedConfig, ConstraintLosses, ConstraintObjective
-from metammf.models.nodes import NodeModel, fitted_scaler, init_free_vectors
+from metammf.models.nodes import NodeModel, init_free_vectors
 from metammf.nn.backbone import Backbone
 from metammf.nn.content import Content, FeatureScaling, MissingContent
 from metammf.nn.invariance import StochasticGate, gradient_variance
@@ -130,9 +130,7 @@ class InvRL(NodeModel):
         init_free_vectors(self.item_table, config.init_std)
         with torch.no_grad():
             self.item_table.weight[inputs.cold_items] = 0  # no batch draws them, so that they stay so
-        self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
-        self.modalities = tuple(self.scaler.widths)
-        self.content = inputs.content
+        self.take_content(inputs, config)
         self.concat = MissingContent(self.scaler.out_widths)
         width = sum(self.scaler.out_widths.values())
         self.row_norm = (width / len(self.modalities)) ** 0.5

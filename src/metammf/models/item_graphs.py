@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from metammf.models.config import Search
-from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors, scaled_features
+from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors, scaled_features
 from metammf.nn.content import Content, FeatureScaling, modality_key
 from metammf.nn.content_graph import ContentGraph, has_direction
 
@@ -75,9 +75,7 @@ class ItemGraphModel(NodeModel):
         with torch.no_grad():
             self.item_table.weight[inputs.cold_items] = 0  # in no batch and in no graph, so that they stay so
         self.register_buffer("cold", torch.nonzero(inputs.cold_items).flatten(), persistent=False)
-        self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
-        self.modalities = tuple(self.scaler.widths)
-        self.content = inputs.content
+        self.take_content(inputs, config)
         features = scaled_features(self.scaler, inputs)
         self.graphs = nn.ModuleDict(
             {

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import ItemIds, NodeModel, UnknownRow, fitted_scaler, numbered
+from metammf.models.nodes import ItemIds, NodeModel, UnknownRow, numbered
 from metammf.nn.backbone import Backbone, BackboneKind, GATBackbone, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.content import Content, FeatureScaling
 from metammf.nn.fusion import DynamicOptions, FusionKind, make_fusion
@@ -154,9 +154,7 @@ class MetaMMF(NodeModel):
         )
         self.combine = config.combine
         self.cold_offset = nn.Parameter(torch.zeros(())) if config.cold_offset else None
-        self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
-        self.modalities = tuple(self.scaler.widths)
-        self.content = inputs.content
+        self.take_content(inputs, config)
         self.item_ids = ItemIds(inputs.num_items, width, inputs.cold_items, config.id_dropout, config.init_std)
         self.fusion = self._fusion(config, config.fusion, width)
         self._add_users_side(config, inputs, width)

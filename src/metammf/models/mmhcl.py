@@ -34,7 +34,7 @@ from torch.nn import functional
 
 from metammf.models.all_vectors import AllVectors
 from metammf.models.config import Search
-from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors, scaled_features
+from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors, scaled_features
 from metammf.nn.backbone import LightGCNBackbone
 from metammf.nn.content import FeatureScaling
 from metammf.nn.hypergraph import SharedItems, SimilarItems
@@ -120,9 +120,7 @@ class MMHCL(NodeModel):
             for table in (self.item_table, self.second_items):
                 table.weight[inputs.cold_items] = 0  # in no batch and in no hyperedge, so that they stay so
         self.register_buffer("cold", torch.nonzero(inputs.cold_items).flatten(), persistent=False)
-        self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
-        self.modalities = tuple(self.scaler.widths)
-        self.content = inputs.content
+        self.take_content(inputs, config)
         self.shared_items = SharedItems(inputs.graph)
         self.similar_items = SimilarItems(
             scaled_features(self.scaler, inputs), ~inputs.cold_items, config.num_neighbours

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,25 @@ class ContentConfig(ModelConfig):
     """Principal components that are kept of each modality, at most; all columns by default."""
     modalities: tuple[str, ...] | None = None
     """The modalities to use; all that the data set has by default."""
+
+
+class ContentSettings(Protocol):
+    """A config that says as much of content as `ContentConfig` does."""
+
+    @property
+    def feature_scaling(self) -> FeatureScaling:
+        """See `ContentConfig`."""
+        ...
+
+    @property
+    def feature_components(self) -> int | None:
+        """See `ContentConfig`."""
+        ...
+
+    @property
+    def modalities(self) -> tuple[str, ...] | None:
+        """See `ContentConfig`."""
+        ...
 
 
 def init_free_vectors(table: nn.Embedding, std: float | None) -> None:
@@ -194,6 +213,17 @@ class NodeModel(Model):
         self.simulated_cold = simulated_cold
         self.isolated: Tensor | None = None
         self._graph: Neighbourhoods | None = None
+
+    def take_content(self, inputs: Inputs, config: ContentSettings) -> None:
+        """Take the features of all items, and fit what brings them to a common scale.
+
+        Raises:
+            ConfigError: the data set has no features.
+            DataError: it lacks a modality that is asked for.
+        """
+        self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
+        self.modalities = tuple(self.scaler.widths)
+        self.content = inputs.content
 
     @abstractmethod
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:

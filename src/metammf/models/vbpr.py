@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from metammf.models.config import Search
-from metammf.models.nodes import ContentConfig, NodeModel, fitted_scaler, init_free_vectors
+from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors
 from metammf.nn.backbone import Backbone
 from metammf.nn.content import Content, MissingContent
 
@@ -67,9 +67,7 @@ class VBPR(NodeModel):
         with torch.no_grad():
             self.item_table.weight[:, -1] = 0
             self.item_table.weight[inputs.cold_items] = 0  # no batch draws them, so that they stay so
-        self.scaler = fitted_scaler(inputs, config.modalities, config.feature_scaling, config.feature_components)
-        self.modalities = tuple(self.scaler.widths)
-        self.content = inputs.content
+        self.take_content(inputs, config)
         self.concat = MissingContent(self.scaler.out_widths)
         self.project = nn.Linear(sum(self.scaler.out_widths.values()), 1 + self.part, bias=False)  # beta | E
         nn.init.xavier_uniform_(self.project.weight)
