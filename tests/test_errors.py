@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,20 @@ def test_a_format_error_names_file_found_and_expected():
     assert str(error) == f"{Path('a/b.csv')}: row 3 is empty; expected a number"
     assert error.path == Path("a/b.csv")
     assert str(errors.FileFormatError("x", "is empty")) == "x: is empty"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ConfigError("no such setting"),
+        errors.FileFormatError("a/b.csv", "row 3 is empty", "a number"),
+        errors.MissingExtraError("altair", "report", "A report"),
+        errors.WriteError("a/b", "No space left on device"),
+    ],
+)
+def test_an_error_travels_between_processes(error):
+    copied = pickle.loads(pickle.dumps(error))
+    assert (type(copied), str(copied), vars(copied)) == (type(error), str(error), vars(error))
 
 
 def test_a_missing_extra_says_what_to_install():

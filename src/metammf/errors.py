@@ -20,7 +20,7 @@ The command line turns each of them into one message and exit status 2.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +32,14 @@ _LONGEST = 1000
 
 class MetaMMFError(Exception):
     """The root: catch it to catch everything that metammf raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default a copy in another process is made by calling the class with the message alone, which not all of them take.
+        return _without_init, (type(self), self.args), self.__dict__
+
+
+def _without_init(kind: type[MetaMMFError], arguments: tuple[Any, ...]) -> MetaMMFError:
+    return kind.__new__(kind, *arguments)
 
 
 class DataError(MetaMMFError):

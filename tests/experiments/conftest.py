@@ -50,6 +50,48 @@ def random_split() -> Callable[..., Split]:
     return make
 
 
+FRAGILE = """
+import os
+import signal
+from pathlib import Path
+from typing import Literal
+
+from metammf.models.ease import EASE, EASEConfig
+
+
+class FragileConfig(EASEConfig):
+    name: Literal["fragile:Fragile"] = "fragile:Fragile"
+    tally: str
+    dies_at: int
+
+
+class Fragile(EASE):
+    config_type = FragileConfig
+
+    def solve(self):
+        with open(self.config.tally, "a") as stream:
+            stream.write("x")
+        if os.path.getsize(self.config.tally) == self.config.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().solve()
+"""
+
+
+@pytest.fixture
+def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], str]:
+    """A recipe of a model that kills its own process, when it is solved for the time of that number."""
+    (tmp_path / "fragile.py").write_text(FRAGILE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("METAMMF_MODELS", "fragile")
+
+    def make(name: str, dies_at: int) -> str:
+        settings = ['name = "fragile:Fragile"', f"tally = {str(tmp_path / name)!r}", f"dies_at = {dies_at}"]
+        (tmp_path / f"{name}.toml").write_text("\n".join(["[model]", *settings]), encoding="utf-8")
+        return str(tmp_path / f"{name}.toml")
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def vector_recommender(random_split: Callable[..., Split]) -> Callable[..., Recommender]:
     """A recommender of random vectors."""

@@ -13,14 +13,17 @@ import pytest
 from metammf.data.features import absent_features
 from metammf.data.folder import load_dataset, save_dataset
 from metammf.data.interactions import Interactions
-from metammf.errors import ConfigError, DataError, LeakageError, RunError
-from metammf.experiments import compare, evaluating
-from metammf.experiments.compare import ComparisonPlan, run_comparison
+from metammf.errors import ConfigError, DataError, LeakageError, NonFiniteLossError, RunError
+from metammf.experiments import compare, evaluating, finals
+from metammf.experiments.compare import ComparisonPlan, died, run_comparison
+from metammf.experiments.compare import work as compare_work
 from metammf.experiments.comparison_results import ComparisonResults
+from metammf.experiments.workers import Death
 from metammf.testing.data import scrambled
 
 SETTINGS = {"training.epochs": 2, "training.batch_size": 200}
 MODELS = ("mf+model.embedding_dim=8", "ease", "popularity")
+SMALL_MF = "mf-model.embedding_dim=8"
 
 
 def plan(data, **options):
@@ -232,6 +235,75 @@ def test_a_model_of_which_every_trial_fails_is_left_out(folder, tmp_path):
     assert "items x items memory" in results.left_out[0].reason
     again = run_comparison(plan(folder, models=("ease+model.max_items=1", "popularity")), tmp_path / "out")
     assert again.left_out == results.left_out
+
+
+def dying(*places):
+    """What does the work of a comparison, of which the process of each job that `places` name has died."""
+    told = []
+
+    def work(job):
+        told.append((job.out.parent.name, job.out.name))
+        if told[-1] in places:
+            return died(job, Death("its process was killed (signal 9), perhaps for memory", 2.5))
+        return compare_work(job)
+
+    return work
+
+
+def test_a_trial_whose_process_dies_has_failed_and_the_search_goes_on(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "work", dying(("ease", "trial-1")))
+    (model,) = run_comparison(plan(folder, models=("ease",)), tmp_path / "out").models
+    assert [trial.state for trial in model.trials] == ["finished", "failed", "finished"]
+    dead = model.trials[1]
+    assert (dead.seconds, dead.value, dead.reason) == (
+        2.5,
+        None,
+        "its process was killed (signal 9), perhaps for memory",
+    )
+    assert dead.settings.keys() == model.space.keys()
+    assert dead.settings != model.trials[0].settings
+    assert "killed (signal 9)" in (tmp_path / "out" / "ledger.jsonl").read_text()
+
+
+def test_a_final_run_whose_process_dies_leaves_the_model_out_and_is_tried_again(
+    finished, folder, tmp_path, monkeypatch, caplog
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "work", dying((SMALL_MF, "seed-2")))
+        results = run_comparison(plan(folder), tmp_path / "out")
+    assert [one.name for one in results.models] == ["ease", "popularity"]
+    (left,) = results.left_out
+    assert left.name == MODELS[0]
+    assert left.reason == (
+        "seed 2: its process was killed (signal 9), perhaps for memory; the same command tries it again"
+    )
+    assert "is left out: seed 2" in caplog.text
+    assert outcome(run_comparison(plan(folder), tmp_path / "out")) == outcome(finished[0])
+
+
+def test_a_final_run_that_cannot_be_trained_leaves_the_model_out(folder, tmp_path, monkeypatch):
+    def diverges(*_):
+        raise NonFiniteLossError("the loss is not finite at epoch 1")
+
+    monkeypatch.setattr(finals, "train_run", diverges)
+    results = run_comparison(plan(folder, models=MODELS[:1], trials=1), tmp_path / "out")
+    assert results.models == ()
+    assert results.left_out[0].reason.startswith("seed 1: the loss is not finite at epoch 1")
+
+
+@pytest.mark.slow
+def test_processes_that_die_end_no_comparison(folder, tmp_path, fragile):
+    """One model dies in its second trial; another, which has but one, in its final run."""
+    models = (fragile("in-a-trial", 2), f"{fragile('at-the-end', 2)}+model.l2=50.0", "popularity")
+    asked = plan(folder, models=models, here=False, jobs=2)
+    results = run_comparison(asked, tmp_path / "out")
+    assert [one.name for one in results.models] == [models[0], "popularity"]
+    assert [trial.state for trial in results.models[0].trials] == ["finished", "failed", "finished"]
+    assert results.models[0].trials[1].reason == "its process was killed (signal 9), perhaps for memory"
+    assert [one.name for one in results.left_out] == [models[1]]
+    again = run_comparison(asked, tmp_path / "out")
+    assert [one.name for one in again.models] == list(models)
+    assert again.models[0].trials == results.models[0].trials
 
 
 def test_a_leak_stops_all_before_anything_is_written(folder, tmp_path, monkeypatch):

@@ -3,12 +3,16 @@ from __future__ import annotations
 import multiprocessing
 import operator
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from metammf.errors import RunError
 from metammf.experiments.jobs import run_all, run_as_they_come
+
+if TYPE_CHECKING:
+    from metammf.experiments.workers import Death
 
 # Another process cannot import this file: what is done there is an expression.
 PROCESS_AND_THREADS = "({}, __import__('os').getpid(), __import__('torch').get_num_threads())"
@@ -38,9 +42,37 @@ def test_what_a_job_raises_ends_it_all(apart: bool) -> None:
         assert process.exitcode is not None
 
 
-def test_a_process_that_dies_is_told() -> None:
-    with pytest.raises(RunError, match="a training process died"):
-        run_all(eval, ["__import__('os')._exit(1)"], 1, lambda _: None, apart=True)
+def test_a_process_that_dies_ends_it_all_unless_it_is_asked_for() -> None:
+    with pytest.raises(RunError, match=r"a training process died: its process ended without a word \(exit status 3\)"):
+        run_all(eval, ["__import__('os')._exit(3)"], 1, lambda _: None, apart=True)
+
+
+def test_the_death_of_a_process_is_its_own() -> None:
+    """Of two at a time: the other's job is not lost, and what comes after finds a process to be done in."""
+    jobs = [killed_by("SIGKILL"), "__import__('time').sleep(1) or 2", killed_by("SIGSEGV"), "4"]
+    deaths: list[float] = []
+
+    def died(job: str, death: Death) -> str:
+        deaths.append(death.seconds)
+        return death.reason
+
+    assert run_all(eval, jobs, 2, lambda _: None, died=died) == [
+        "its process was killed (signal 9), perhaps for memory",
+        2,
+        "its process died (signal 11, SIGSEGV)",
+        4,
+    ]
+    assert all(seconds > 0 for seconds in deaths)
+
+
+def test_a_process_that_is_told_to_end_ends_it_all() -> None:
+    """So is the one that started it, as a rule: nothing is to be noted of the job."""
+    with pytest.raises(RunError, match=r"told to end \(SIGTERM\); the same call goes on"):
+        run_all(eval, [killed_by("SIGTERM")], 1, lambda _: None, apart=True, died=lambda *_: None)
+
+
+def killed_by(name: str) -> str:
+    return f"__import__('os').kill(__import__('os').getpid(), __import__('signal').{name})"
 
 
 @pytest.mark.parametrize("here", [True, False])

@@ -16,6 +16,7 @@ from metammf.experiments.study_results import StudyResults
 from metammf.experiments.study_run import STUDY_FILE, StudyOptions, run_study
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SETTINGS = {
@@ -148,6 +149,17 @@ def test_a_variant_that_fails_says_so_and_the_others_go_on(folder: Path, tmp_pat
     assert found.rows[1].seeds == ()
     assert found.rows[0].failed is None
     assert {(test.a, test.b) for test in found.tests} == {("dynamic", "popularity")}
+
+
+@pytest.mark.slow
+def test_a_variant_whose_process_dies_says_so_and_is_tried_again(
+    folder: Path, tmp_path: Path, fragile: Callable[[str, int], str]
+) -> None:
+    dying = Variant("dying", "dying", fragile("dying", 1), "dying")
+    plan, options = pair(POPULAR, dying), replace(ONE_PLAIN, apart=True)
+    found = run_study(plan, folder, tmp_path / "study", options)
+    assert [row.failed for row in found.rows] == [None, "its process was killed (signal 9), perhaps for memory"]
+    assert run_study(plan, folder, tmp_path / "study", options).rows[1].failed is None
 
 
 def test_dropped_features_are_no_content(folder: Path, tmp_path: Path) -> None:

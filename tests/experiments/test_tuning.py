@@ -6,12 +6,22 @@ from dataclasses import replace
 
 import pytest
 
-from metammf.errors import NonFiniteLossError
+from metammf.errors import NonFiniteLossError, WriteError
 from metammf.experiments import tuning
 from metammf.experiments.comparison_results import Budget, Trial
 from metammf.experiments.config import merge
 from metammf.experiments.search_space import search_space
-from metammf.experiments.tuning import TrialJob, best_trial, chosen_config, is_over, run_trial, spent, spread
+from metammf.experiments.tuning import (
+    TrialJob,
+    best_trial,
+    chosen_config,
+    died_trial,
+    is_over,
+    run_trial,
+    spent,
+    spread,
+)
+from metammf.experiments.workers import Death
 from metammf.training.loop import Trainer
 
 SMALL = {
@@ -119,6 +129,23 @@ def test_settings_that_do_not_fit_fail_and_the_search_goes_on(job, monkeypatch):
     trial = run_trial(job)
     assert (trial.state, trial.value, trial.reason) == ("failed", None, "the loss is not finite at epoch 1")
     assert not is_over((trial,), Budget(1.0, 10, (1,)), job.space)
+
+
+def test_a_disk_that_is_full_says_nothing_of_the_settings(job, monkeypatch):
+    def full(*_):
+        raise WriteError(job.out, "No space left on device")
+
+    monkeypatch.setattr(tuning, "train_run", full)
+    with pytest.raises(WriteError, match="No space left"):
+        run_trial(job)
+
+
+def test_a_trial_whose_process_died_has_the_settings_that_it_died_of(job):
+    first = run_trial(job)
+    death = Death("its process was killed (signal 9), perhaps for memory", 12.3456)
+    dead = died_trial(replace(job, earlier=(first,)), death)
+    assert (dead.number, dead.state, dead.value, dead.seconds, dead.reason) == (1, "failed", None, 12.346, death.reason)
+    assert dead.settings == run_trial(replace(job, earlier=(first,), out=job.out.with_name("next"))).settings
 
 
 def test_a_solved_model_is_searched_the_same_way(job):

@@ -40,7 +40,7 @@ from metammf.experiments.config import from_mapping
 from metammf.experiments.contenders import Contender, contenders, left_out
 from metammf.experiments.environment import environment
 from metammf.experiments.evaluating import EVALUATIONS
-from metammf.experiments.finals import Final, FinalJob, read_final, run_final
+from metammf.experiments.finals import Final, FinalJob, NoFinal, read_final, run_final
 from metammf.experiments.jobs import run_as_they_come
 from metammf.experiments.ledger import Ledger
 from metammf.experiments.measuring import data_summary
@@ -50,7 +50,16 @@ from metammf.experiments.proposing import require_optuna
 from metammf.experiments.published import published_for, read_published
 from metammf.experiments.run import data_hash, locked
 from metammf.experiments.search_space import with_settings
-from metammf.experiments.tuning import TrialJob, best_trial, chosen_config, is_over, run_trial, spent, spread
+from metammf.experiments.tuning import (
+    TrialJob,
+    best_trial,
+    chosen_config,
+    died_trial,
+    is_over,
+    run_trial,
+    spent,
+    spread,
+)
 from metammf.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -61,6 +70,7 @@ if TYPE_CHECKING:
     from metammf.experiments.comparison_results import Trial
     from metammf.experiments.config import RunConfig, SplitConfig
     from metammf.experiments.profiles import Profile
+    from metammf.experiments.workers import Death
 
     Progress = Callable[[int, int, str], None]
 
@@ -133,7 +143,7 @@ def run_comparison(
         DataError: the data set lacks what the profile needs.
         LeakageError: the audit fails.
         MissingExtraError: Optuna is not installed.
-        RunError: `out` is something else, is in use, or holds another comparison; or a process died.
+        RunError: `out` is something else, is in use, or holds another comparison; or a process was told to end.
     """
     profile = profile_named(plan.profile)
     dataset = load_dataset(plan.data)
@@ -254,7 +264,7 @@ class _Comparison:
         for contender in list(self.able.values()):
             self._take_up(contender)
         self._tell("")
-        run_as_they_come(work, self._next, self._done, self.plan.jobs, here=self.plan.here)
+        run_as_they_come(work, self._next, self._done, self.plan.jobs, here=self.plan.here, died=died)
         results = self._results(complete=True)
         results.write(self.out / RESULTS_FILE)
         return results
@@ -333,8 +343,13 @@ class _Comparison:
                     self.finals[contender.name][seed] = final
             self._finish(contender)
 
-    def _done(self, number: int, outcome: Trial | Final) -> None:
+    def _done(self, number: int, outcome: Trial | Final | NoFinal) -> None:
         contender, job = self._running.pop(number)
+        if isinstance(outcome, NoFinal):
+            # With fewer seeds than the others it would not be compared as they are.
+            self._leave_out(contender, f"seed {outcome.seed}: {outcome.reason}; the same command tries it again")
+            self._tell("")
+            return
         if isinstance(outcome, Final):
             self.finals[contender.name][outcome.result.seed] = outcome
             self._tell(self._of_final(contender, outcome))
@@ -350,10 +365,13 @@ class _Comparison:
         """Leave a model out where its search is over and has nothing to show."""
         trials = self.ledger.trials(contender.name)
         if is_over(trials, self.budget, contender.space) and best_trial(trials) is None:
-            reason = LeftOut(contender.name, f"no trial has come to a value; the recipe's own: {trials[0].reason}")
-            log.warning("%s is left out: %s", reason.name, reason.reason)
-            self.unable.append(reason)
-            del self.able[contender.name]
+            self._leave_out(contender, f"no trial has come to a value; the recipe's own: {trials[0].reason}")
+
+    def _leave_out(self, contender: Contender, reason: str) -> None:
+        """Go on without a model, unless that has been said: another of its runs may have been under way."""
+        if self.able.pop(contender.name, None) is not None:
+            log.warning("%s is left out: %s", contender.name, reason)
+            self.unable.append(LeftOut(contender.name, reason))
 
     def _finish(self, contender: Contender) -> bool:
         """Put a model's results together once all its runs are there."""
@@ -442,6 +460,11 @@ class _Comparison:
         )
 
 
-def work(job: TrialJob | FinalJob) -> Trial | Final:
+def work(job: TrialJob | FinalJob) -> Trial | Final | NoFinal:
     """Do one run of a comparison, in whatever process."""
     return run_trial(job) if isinstance(job, TrialJob) else run_final(job)
+
+
+def died(job: TrialJob | FinalJob, death: Death) -> Trial | NoFinal:
+    """Return what to note of a run whose process died."""
+    return died_trial(job, death) if isinstance(job, TrialJob) else NoFinal(job.config.seed, death.reason)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from metammf.errors import RunError
+from metammf.errors import RunError, TrainingError
 from metammf.experiments.comparison_results import SeedResult
 from metammf.experiments.config import Merged
 from metammf.experiments.evaluating import evaluate_run, evaluated_once
@@ -62,14 +62,30 @@ class Final:
     result: SeedResult
 
 
-def run_final(job: FinalJob) -> Final:
+@dataclass(frozen=True)
+class NoFinal:
+    """Why nothing came of it.
+
+    Args:
+        seed: Of the run.
+        reason: In words.
+    """
+
+    seed: int
+    reason: str
+
+
+def run_final(job: FinalJob) -> Final | NoFinal:
     """Train, from where it was if it has begun before, look at validation and once at the test part, and keep what was found.
 
     Raises:
-        MetaMMFError: training cannot go on, or the folder is of another run, in use, or cannot be written.
+        MetaMMFError: the folder is of another run, in use, or cannot be written, or the data cannot be read.
     """
     options = RunOptions(device=job.device, resume=True, checkpoint_seconds=CHECKPOINT_SECONDS)
-    run = train_run(Merged(job.config, {}), job.data, job.out, options)
+    try:
+        run = train_run(Merged(job.config, {}), job.data, job.out, options)
+    except TrainingError as error:
+        return NoFinal(job.config.seed, str(error))
     validation = evaluate_run(run, part="validation", ks=job.ks)
     test = evaluated_once(run, "test", job.seen, job.ks)
     recommender = run.recommender()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from metammf.errors import RunError
+from metammf.experiments.workers import Death, crew
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
+
+    from metammf.experiments.workers import Worker
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -22,7 +23,13 @@ _GLANCE = 0.2  # seconds
 
 
 def run_all(
-    work: Callable[[J], R], jobs: Sequence[J], workers: int, done: Callable[[R], None], *, apart: bool = False
+    work: Callable[[J], R],
+    jobs: Sequence[J],
+    workers: int,
+    done: Callable[[R], None],
+    *,
+    apart: bool = False,
+    died: Callable[[J, Death], R] | None = None,
 ) -> list[R]:
     """Do all jobs and return what came of them, in their order.
 
@@ -33,9 +40,10 @@ def run_all(
         done: Called after each job, in the order in which they finish.
         apart: Give each job a process of its own, even where there is one at a time: what one of them holds at its most is then
             its own figure.
+        died: As in `run_as_they_come`.
 
     Raises:
-        RunError: a process died.
+        RunError: a process could not start or was told to end, or died where `died` is None.
         MetaMMFError: whatever a job raised.
     """
     found: dict[int, R] = {}
@@ -49,7 +57,7 @@ def run_all(
         place = next(places, None)
         return None if place is None else (place, jobs[place], apart)
 
-    run_as_they_come(work, take, note, workers, here=workers == 1 and not apart)
+    run_as_they_come(work, take, note, workers, here=workers == 1 and not apart, died=died)
     return [found[place] for place in range(len(jobs))]
 
 
@@ -60,6 +68,7 @@ def run_as_they_come(
     workers: int,
     *,
     here: bool,
+    died: Callable[[J, Death], R] | None = None,
 ) -> None:
     """Do jobs of which the next depends on what came of those before.
 
@@ -70,12 +79,14 @@ def run_as_they_come(
         done: Called with a job's number and what came of it, in the order in which they finish.
         workers: Processes at a time.
         here: Stay in this process, one job at a time.
+        died: Says what came of a job whose process died, killed for memory for one; by default that ends all. A process that was
+            told to end (SIGTERM, SIGINT, SIGHUP) ends all in any case: the one that started it is being ended, as a rule.
 
     Raises:
-        RunError: a process died.
+        RunError: a process could not start or was told to end, or died where `died` is None.
         MetaMMFError: whatever a job raised.
     """
-    with contextlib.closing(_here(work, take) if here else _in_processes(work, take, workers)) as outcomes:
+    with contextlib.closing(_here(work, take) if here else _in_processes(work, take, workers, died)) as outcomes:
         for number, outcome in outcomes:
             done(number, outcome)
 
@@ -92,50 +103,32 @@ def _here(work: Callable[[J], R], take: Callable[[], tuple[int, J, bool] | None]
 
 
 def _in_processes(
-    work: Callable[[J], R], take: Callable[[], tuple[int, J, bool] | None], workers: int
+    work: Callable[[J], R],
+    take: Callable[[], tuple[int, J, bool] | None],
+    workers: int,
+    died: Callable[[J, Death], R] | None,
 ) -> Generator[tuple[int, R]]:
-    running: dict[Future[R], tuple[int, ProcessPoolExecutor | None]] = {}
-    with _pools() as start:
-        shared = start(workers)
-        try:
-            while True:
-                while len(running) < workers and (taken := take()) is not None:
-                    number, job, apart = taken
-                    own = start(1) if apart else None
-                    running[(own or shared).submit(work, job)] = number, own
-                if not running:
-                    return
-                # Polars restarts system calls that a signal interrupts, so that a wait without end would not hear of one.
-                finished, _ = wait(running, timeout=_GLANCE, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    number, own = running.pop(future)
-                    yield number, future.result()
-                    if own is not None:
-                        own.shutdown()
-        except BrokenProcessPool as error:
-            raise RunError("a training process died; is there enough memory?") from error
+    running: dict[object, tuple[int, J, Worker]] = {}
+    with crew() as hired:
+        while True:
+            while len(running) < workers and (taken := take()) is not None:
+                number, job, apart = taken
+                worker = hired(apart)
+                worker.begin(work, job)
+                running[worker.link] = number, job, worker
+            if not running:
+                return
+            # Polars restarts system calls that a signal interrupts, so that a wait without end would not hear of one.
+            for link in wait([worker.link for _, _, worker in running.values()], timeout=_GLANCE):
+                number, job, worker = running[link]
+                told = worker.heard()
+                if told is None:
+                    continue
+                del running[link]
+                yield number, told[0] if isinstance(told, tuple) else _of_death(job, told, died)
 
 
-@contextlib.contextmanager
-def _pools() -> Iterator[Callable[[int], ProcessPoolExecutor]]:
-    """Give what starts pools; they end at once on an error or an interrupt, whatever their processes are at."""
-    others = set(multiprocessing.active_children())
-    pools: list[ProcessPoolExecutor] = []
-
-    def start(workers: int) -> ProcessPoolExecutor:
-        # A fork of a process with threads, as torch starts them, may hang.
-        context = multiprocessing.get_context("spawn")
-        pools.append(ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)))
-        return pools[-1]
-
-    try:
-        yield start
-    except BaseException:
-        for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        for pool in pools:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _of_death(job: J, death: Death, died: Callable[[J, Death], R] | None) -> R:
+    if died is None:
+        raise RunError(f"a training process died: {death.reason}")
+    return died(job, death)

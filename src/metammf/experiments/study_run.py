@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from metammf.experiments.comparison_results import PairTest, SeedResult
     from metammf.experiments.config import Merged
     from metammf.experiments.study_results import ClusterQuality
+    from metammf.experiments.workers import Death
     from metammf.training.loop import Precision
 
     Progress = Callable[[int, int, str], None]
@@ -170,7 +171,8 @@ def run_study(
 ) -> StudyResults:
     """Run what is missing of a study, write study.json into its folder and return what that holds.
 
-    All settings are checked before anything is trained. A variant that then fails is a row that says why; the others go on.
+    All settings are checked before anything is trained. A variant that then fails, or whose process dies, is a row that says
+    why; the others go on, and the same call tries it again.
 
     Args:
         plan: What is compared.
@@ -183,7 +185,7 @@ def run_study(
     Raises:
         ConfigError: a setting does not exist, or does not fit.
         DataError: the data cannot be read or split, or `out` is somebody else's.
-        RunError: `out` is in use, holds another study, or a process died.
+        RunError: `out` is in use or holds another study, or a process was told to end.
     """
     options, out, data = options or StudyOptions(), Path(out), Path(data)
     configs = [config_of(one, options.settings, options.seed, tried) for one, tried in _tried(plan, options)]
@@ -338,7 +340,7 @@ class _Runs:
         if self.progress is not None:
             self.progress(0, len(jobs), "")
         workers = min(self.options.workers, max(1, len(jobs)))
-        return run_all(do_job, jobs, workers, done, apart=self.options.apart)
+        return run_all(do_job, jobs, workers, done, apart=self.options.apart, died=died)
 
 
 def _folder_name(key: str) -> str:
@@ -435,6 +437,11 @@ def do_job(job: StudyJob) -> StudyOutcome:
         return replace(outcome, clusters=cluster_quality(vectors, own), layout=layout)
     except (ConfigError, DataError, TrainingError) as error:
         return StudyOutcome(job, failed=str(error))
+
+
+def died(job: StudyJob, death: Death) -> StudyOutcome:
+    """Return what to note of a run whose process died."""
+    return StudyOutcome(job, seconds=death.seconds, failed=death.reason)
 
 
 def _tests(plan: Plan, found: Mapping[str, Sequence[StudyOutcome]], metric: str) -> tuple[PairTest, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metammf.errors import ConfigError, DataError, RunError, TrainingError
+from metammf.errors import ConfigError, DataError, RunError, TrainingError, WriteError
 from metammf.experiments.comparison_results import Spread, Trial
 from metammf.experiments.config import Merged
 from metammf.experiments.evaluating import evaluate_run
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from metammf.experiments.comparison_results import Budget, SearchedSetting, TrialState
     from metammf.experiments.config import RunConfig
+    from metammf.experiments.workers import Death
     from metammf.training.checkpoint import EpochRecord, Progress
 
 CHECKPOINT_SECONDS = 20.0
@@ -75,6 +76,7 @@ def run_trial(job: TrialJob) -> Trial:
     Raises:
         MissingExtraError: Optuna is not installed.
         RunError: the run's folder is in use, or cannot be written.
+        WriteError: the disk is full, for one, which says nothing of the settings.
     """
     settings = propose(job.space, job.earlier, job.label)
     repeated = next((trial for trial in job.earlier if trial.settings == settings), None)
@@ -91,8 +93,16 @@ def run_trial(job: TrialJob) -> Trial:
         return line("finished", _validation(run))
     except _OverError as over:
         return line(over.state, max((value for _, value in account.curve), default=None))
+    except WriteError:
+        raise
     except (ConfigError, DataError, TrainingError) as error:
         return line("failed", None, str(error))
+
+
+def died_trial(job: TrialJob, death: Death) -> Trial:
+    """Return the trial whose process died: a failure, of the same settings as it would die with again."""
+    settings = propose(job.space, job.earlier, job.label)
+    return Trial(len(job.earlier), settings, "failed", round(death.seconds, 3), None, None, reason=death.reason)
 
 
 def is_over(trials: Sequence[Trial], budget: Budget, space: Mapping[str, Any]) -> bool:
