@@ -18,6 +18,7 @@ from metammf.experiments import compare, evaluating, finals
 from metammf.experiments.compare import ComparisonPlan, died, run_comparison
 from metammf.experiments.compare import work as compare_work
 from metammf.experiments.comparison_results import ComparisonResults
+from metammf.experiments.finals import FinalJob
 from metammf.experiments.workers import Death
 from metammf.testing.data import scrambled
 
@@ -208,6 +209,45 @@ def test_no_search_takes_more_than_its_time(folder, tmp_path):
     (model,) = results.models
     assert [(trial.state, trial.epochs) for trial in model.trials] == [("stopped", 1)]
     assert (model.seeds[0].epochs, model.config["training"]["epochs"]) == (1, 1)
+
+
+def taking(seconds):
+    """What does the work of a comparison, where each trial would take so many seconds, and epochs none."""
+
+    def work(job):
+        if isinstance(job, FinalJob):
+            return compare_work(job)
+        done = compare_work(replace(job, seconds=1e9))
+        return replace(
+            done, seconds=min(seconds, job.seconds), state="stopped" if job.seconds < seconds else "finished"
+        )
+
+    return work
+
+
+def test_a_recipe_that_is_slow_leaves_half_of_the_time_to_search_with(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "work", taking(45.0))
+    results = run_comparison(plan(folder, models=("ease",), minutes=1.0), tmp_path / "out")
+    (model,) = results.models
+    assert results.budget.trial_share == 0.5
+    assert [(trial.state, trial.seconds) for trial in model.trials] == [("stopped", 30.0), ("stopped", 30.0)]
+
+
+def test_a_comparison_goes_on_with_the_share_that_it_was_begun_with(folder, tmp_path, monkeypatch):
+    """One that was begun before there was a share, in which one trial may have taken all."""
+    asked = plan(folder, models=("ease",), minutes=1.0)
+    run_comparison(asked, tmp_path / "out")
+    path = tmp_path / "out" / "plan.json"
+    path.write_text(json.dumps({key: one for key, one in json.loads(path.read_text()).items() if key != "trial_share"}))
+    (tmp_path / "out" / "ledger.jsonl").unlink()
+    shutil.rmtree(tmp_path / "out" / "models")
+    monkeypatch.setattr(compare, "work", taking(45.0))
+    results = run_comparison(asked, tmp_path / "out")
+    assert results.budget.trial_share == 1.0
+    assert [(trial.state, trial.seconds) for trial in results.models[0].trials] == [
+        ("finished", 45.0),
+        ("stopped", 15.0),
+    ]
 
 
 def test_what_the_data_cannot_serve_is_left_out_and_told(folder, tmp_path, caplog):

@@ -18,6 +18,7 @@ from metammf.experiments.tuning import (
     died_trial,
     is_over,
     run_trial,
+    seconds_left,
     spent,
     spread,
 )
@@ -180,6 +181,16 @@ def test_a_search_ends_with_its_time_its_trials_or_its_hope():
     failed = tuple(trial(number, None, "failed") for number in range(3))
     assert is_over(failed, Budget(10.0, 9, (1,)), space)
     assert spent(failed) == 30.0
+
+
+def test_a_trial_takes_its_share_and_the_last_all_that_is_left():
+    budget, space = Budget(1.0, 4, (1,), trial_share=0.5), {"model.l2": None}
+    assert seconds_left((), budget, space) == 30.0
+    assert seconds_left((trial(0, 0.1, seconds=31.0),), budget, space) == 29.0
+    assert seconds_left((trial(0, 0.1, seconds=5.0), trial(1, 0.1, seconds=5.0)), budget, space) == 30.0
+    assert seconds_left(tuple(trial(number, 0.1, seconds=5.0) for number in range(3)), budget, space) == 45.0
+    assert seconds_left((), budget, {}) == 60.0
+    assert seconds_left((), Budget(1.0, 4, (1,)), space) == 60.0
 
 
 def test_the_best_trial_is_the_first_of_equals_and_none_that_was_pruned():

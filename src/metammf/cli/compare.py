@@ -44,7 +44,7 @@ def compare(
     seeds
         Final runs of each model at the settings chosen; one that is solved in closed form needs but one.
     minutes
-        Of one core's time, for each model's search.
+        Of one core's time, for each model's search; one trial takes half of them at most, unless it is the last.
     trials
         Settings that each model may try, at most.
     set_

@@ -51,12 +51,14 @@ from metammf.experiments.published import published_for, read_published
 from metammf.experiments.run import data_hash, locked
 from metammf.experiments.search_space import with_settings
 from metammf.experiments.tuning import (
+    TRIAL_SHARE,
     TrialJob,
     best_trial,
     chosen_config,
     died_trial,
     is_over,
     run_trial,
+    seconds_left,
     spent,
     spread,
 )
@@ -92,7 +94,7 @@ class ComparisonPlan:
         data: The data set's folder.
         models: Recipes, with changes; see `metammf.experiments.contenders`.
         profile: Name of the protocol.
-        minutes: Of one core, for the search of each model.
+        minutes: Of one core, for the search of each model; a trial takes half of them at most, unless it is the last.
         trials: Trials of each model, at most, the recipe's own settings among them.
         seeds: Final runs of each model; one that is solved draws nothing and gets one.
         settings: Dotted key -> value, on top of every recipe's.
@@ -121,10 +123,9 @@ class ComparisonPlan:
         if not self.minutes > 0:
             raise ConfigError(f"--minutes: expected more than 0, got {self.minutes}")
 
-    @property
-    def budget(self) -> Budget:
-        """The budget of each model."""
-        return Budget(self.minutes, self.trials, tuple(range(FIRST_SEED, FIRST_SEED + self.seeds)))
+    def budget(self, trial_share: float) -> Budget:
+        """Return the budget of each model, of which a trial may take a share of the time."""
+        return Budget(self.minutes, self.trials, tuple(range(FIRST_SEED, FIRST_SEED + self.seeds)), trial_share)
 
 
 def run_comparison(
@@ -160,9 +161,17 @@ def run_comparison(
     out = Path(out)
     _refuse_foreign(out)
     with locked(out):
-        started = _agree(out / PLAN_FILE, plan, split_config, data_hash(dataset), able)
+        written = _agree(out / PLAN_FILE, plan, split_config, data_hash(dataset), able)
         setting = _Setting(
-            plan, profile, split_config, data_summary(dataset, split), (*checks, *fitting), published, command, started
+            plan,
+            profile,
+            split_config,
+            data_summary(dataset, split),
+            (*checks, *fitting),
+            published,
+            command,
+            plan.budget(written["trial_share"]),
+            written["started"],
         )
         return _Comparison(setting, able, unable, out, progress).run()
 
@@ -196,8 +205,8 @@ def _refuse_foreign(out: Path) -> None:
         raise RunError(f"{out} exists and is not a comparison's folder (it has no {PLAN_FILE}): name another")
 
 
-def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, able: list[Contender]) -> str:
-    """Write what is asked for, or check that it is what was begun; return when that was."""
+def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, able: list[Contender]) -> dict[str, Any]:
+    """Write what is asked for, or check that it is what was begun; return what is written."""
     asked = {
         "format": FORMAT,
         "data": sha256,
@@ -208,7 +217,7 @@ def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, ab
         "device": plan.device,
     }
     models = {one.name: one.config.model_dump(mode="json") for one in able}
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    started, share = datetime.now(UTC).isoformat(timespec="seconds"), TRIAL_SHARE
     if path.is_file():
         before = read_json(path)
         for key, value in asked.items():
@@ -221,8 +230,10 @@ def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, ab
             if name in models and from_mapping(config, from_file=True) != from_mapping(models[name]):
                 raise RunError(f"{path.parent}: {name} was begun with other settings; name another folder")
         models, started = {**before["models"], **models}, before["started"]
-    write_json(path, {**asked, "started": started, "models": models})
-    return started
+        share = before.get("trial_share", 1.0)  # a search goes on as it was begun, before there was a share too
+    written = {**asked, "trial_share": share, "started": started, "models": models}
+    write_json(path, written)
+    return written
 
 
 @dataclass(frozen=True)
@@ -236,6 +247,7 @@ class _Setting:
     checks: tuple[Check, ...]
     published: tuple[PublishedFigure, ...]
     command: str
+    budget: Budget
     started: str
 
 
@@ -250,7 +262,7 @@ class _Comparison:
         out: Path,
         progress: Progress | None,
     ) -> None:
-        self.setting, self.plan, self.budget = setting, setting.plan, setting.plan.budget
+        self.setting, self.plan, self.budget = setting, setting.plan, setting.budget
         self.able = {one.name: one for one in able}
         self.unable, self.out, self.progress = unable, out, progress
         self.ledger = Ledger(out / LEDGER_FILE)
@@ -304,7 +316,7 @@ class _Comparison:
             contender.config,
             contender.space,
             trials,
-            60 * self.budget.minutes - spent(trials),
+            seconds_left(trials, self.budget, contender.space),
             self.plan.data,
             self._folder(contender) / f"trial-{len(trials)}",
             self.plan.device,

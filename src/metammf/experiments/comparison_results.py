@@ -105,6 +105,7 @@ class Budget:
         minutes: Of one core; of the device where it was a GPU.
         trials: Settings tried, the recipe's own among them.
         seeds: Of the final runs.
+        trial_share: Of the time, what one trial might take at most, unless it was the last that there could be.
     """
 
     __pydantic_config__ = _STRICT
@@ -112,6 +113,7 @@ class Budget:
     minutes: float
     trials: int
     seeds: tuple[int, ...]
+    trial_share: float = 1.0
 
 
 @dataclass(frozen=True)

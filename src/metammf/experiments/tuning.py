@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 20.0
 """Between two checkpoints: where epochs are short, writing each to the disk would take longer than training it."""
+TRIAL_SHARE = 0.5
+"""Of a search's time, what a trial may take at most: a recipe that is slow would leave nothing to search with."""
 _FAILURES = 3
 """A search in which as many trials as this have failed, and none has not, is over."""
 
@@ -46,7 +48,7 @@ class TrialJob:
         config: The recipe, as merged.
         space: Dotted key -> its range.
         earlier: The trials so far.
-        seconds: What is left of the budget.
+        seconds: What it may take; see `seconds_left`.
         data: The data set's folder.
         out: The trial's run folder.
         device: Where it runs.
@@ -119,6 +121,14 @@ def spent(trials: Sequence[Trial]) -> float:
     return sum(trial.seconds for trial in trials)
 
 
+def seconds_left(trials: Sequence[Trial], budget: Budget, space: Mapping[str, Any]) -> float:
+    """Return the seconds that the next trial may take: its share of the budget, or all that is left where it is the last."""
+    total = 60 * budget.minutes
+    left = total - spent(trials)
+    last = not space or len(trials) + 1 >= budget.trials
+    return left if last else min(left, budget.trial_share * total)
+
+
 def best_trial(trials: Sequence[Trial]) -> Trial | None:
     """Return the trial of the best validation value, the first of equals; None where all have failed.
 
@@ -131,7 +141,8 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 def chosen_config(config: RunConfig, trial: Trial) -> RunConfig:
     """Return what the final runs are trained with.
 
-    A trial that the budget has stopped says nothing of later epochs: the final runs get no more of them than it had.
+    A trial that was stopped, at its share of the budget or at the end of it, says nothing of later epochs: the final runs get no
+    more of them than it had.
     """
     settings = dict(trial.settings)
     if trial.state == "stopped" and trial.epochs is not None:
