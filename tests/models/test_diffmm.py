@@ -208,6 +208,18 @@ def test_an_epoch_drops_edges_and_takes_all_users_along() -> None:
     assert not len(model.next_users(7))
 
 
+def test_a_step_for_which_no_user_is_left_trains_all_but_the_denoisers() -> None:
+    """Shares are rounded up: small batches take all users along before the epoch is over."""
+    model = made()
+    model.next_users(len(SPLIT.train))
+    found = terms(model)
+    assert found["denoising"] == found["injection"] == 0
+    torch.stack(list(found.values())).sum().backward()
+    assert all(parameter.grad is None for parameter in model.denoisers.parameters())
+    assert model.user_table.weight.grad is not None
+    assert torch.isfinite(model.user_table.weight.grad).all()
+
+
 def test_weights_bring_their_graph() -> None:
     """What is loaded scores by the graphs that it was saved with."""
     model, other = made(), made()

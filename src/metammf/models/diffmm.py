@@ -291,10 +291,15 @@ class DiffMM(NodeModel):
         return (1 + self.config.num_layers) * mixed + residual
 
     def denoising(self, users: Tensor, content: list[Tensor]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Return both parts of the denoisers' loss, summed over modalities: reconstruction, and injection without its weight."""
+        """Return both parts of the denoisers' loss, summed over modalities: reconstruction, and injection without its weight.
+
+        Zero where no user is left: shares are rounded up, so that all may have passed before the epoch's last step.
+        """
         rows = self._histories(users).to_dense()
         watched = rows @ self.item_table.weight.detach()[self.known]
         reconstruction, injection = rows.new_zeros(()), rows.new_zeros(())
+        if not len(users):  # whose mean would be no number
+            return reconstruction, injection
         for name, vectors in zip(self.modalities, content, strict=True):
             steps = torch.randint(1, self.schedule.steps + 1, (len(rows),), device=rows.device)
             guesses = self._denoiser(name)(self.schedule.noisy(rows, steps), steps)
