@@ -92,7 +92,7 @@ Results = dict[str, dict[str, list[dict[str, Any]]]]
 def load() -> Results:
     """Return bench -> model -> one result a seed."""
     found: Results = defaultdict(lambda: defaultdict(list))
-    for path in sorted((ROOT / "results").glob("*/*.json")):
+    for path in sorted((ROOT / "results" / "recipes").glob("*/*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         found[result["job"]["bench"]][result["job"]["name"]].append(result)
     for bench, models in found.items():

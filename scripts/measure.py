@@ -1,4 +1,4 @@
-"""Measure every recipe on every real data set: one JSON a data set, recipe and seed, under ``results/``.
+"""Measure every recipe on every real data set: one JSON a data set, recipe and seed, under ``results/recipes/``.
 
     python scripts/measure.py                     everything that is missing, two runs at a time
     python scripts/measure.py --only tiktok       one data set
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from metammf.training.loop import Precision
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results"
+RESULTS = ROOT / "results" / "recipes"
 RUNS = ROOT / "runs" / "results"
 DATASETS = ROOT / "datasets"
 PER_USER = ("recall@20", "ndcg@20", "cold_among_all/ndcg@20", "warm/ndcg@20")
@@ -68,6 +68,10 @@ class Bench:
     def is_world(self) -> bool:
         """Whether each seed draws a world of its own, the demo's, and the recipes are the demo's models."""
         return self.source == "world"
+
+    def folder(self, seed: int = 0) -> Path:
+        """Return where the data set lies once `prepare` has put it there; each world of a seed has its own."""
+        return DATASETS / (f"{self.source}-{seed}" if self.is_world else self.source)
 
 
 @dataclass(frozen=True)
@@ -174,14 +178,14 @@ def prepare(bench: Bench, seed: int = 0) -> Path:
     from metammf.data.synthetic import generate_world, save_world
     from metammf.experiments.demo_plan import DemoPlan
 
+    folder = bench.folder(seed)
     if bench.is_world:
-        plan, folder = DemoPlan(seed=seed), DATASETS / f"world-{seed}"
+        plan = DemoPlan(seed=seed)
         world = generate_world(users=plan.users, items=plan.items, interactions=plan.interactions, seed=seed)
         if not _holds(folder, world.dataset):
             shutil.rmtree(folder, ignore_errors=True)
             save_world(world, folder)
         return folder
-    folder = DATASETS / bench.source
     if not (folder / "dataset.json").is_file():
         save_dataset(import_dataset(data_folder() / bench.source), folder)
     return folder
