@@ -99,7 +99,7 @@ def model_result(name: str, ndcg: float) -> ModelResult:
         spread=Spread(len(values), min(values), min(values), max(values), max(values), max(values)),
         chosen={"training.learning_rate": 4e-3} if space else {},
         chosen_trial=len(values) - 1,
-        config={"model": {"name": recipe}},
+        config={"model": {"name": "metammf", "fusion": "cp"} if recipe.startswith("metammf") else {"name": recipe}},
         seeds=seeds,
     )
 

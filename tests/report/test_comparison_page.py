@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from metammf.errors import MissingExtraError
+from metammf.experiments.comparison_results import PublishedFigure
 from metammf.report.comparison_page import comparison_page, write_comparison
+from metammf.report.comparison_table import columns, kind_of, lines, published_only
 from metammf.report.comparison_words import findings, headline
 
 if TYPE_CHECKING:
@@ -123,6 +125,53 @@ def test_latex_marks_the_best_and_what_cannot_be_told_from_it(folder: Path) -> N
     assert lines.index(noise) > lines.index(rows["vbpr"])  # placebos apart
     assert rows[r"metammf-lightgcn, \%"].count("$+") == 8
     assert rows["Model"].count("&") == best.count("&") == 8
+
+
+def test_a_static_twin_is_a_control(comparison: ComparisonResults) -> None:
+    ours = next(model for model in comparison.models if model.name == "metammf-lightgcn")
+    twin = replace(ours, name="static-lightgcn", config={"model": {"name": "metammf", "fusion": "concat"}})
+    assert (kind_of(ours), kind_of(twin)) == ("MetaMMF", "static fusion")
+    with_twin = replace(comparison, models=(twin, *comparison.models))
+    assert headline(with_twin).startswith("metammf-lightgcn is ")
+    assert "static fusion" in text_of(comparison_page(with_twin))
+
+
+def test_a_published_figure_stands_beside_its_model_whatever_was_changed_of_it(comparison: ComparisonResults) -> None:
+    by_name = {model.name: model for model in comparison.models}
+    vbpr, popularity = by_name["vbpr"], by_name["popularity"]
+    changed = replace(
+        comparison,
+        models=(
+            replace(vbpr, name="vbpr+training.epochs=9"),
+            replace(vbpr, name="vbpr+noise", placebo="noise"),
+            replace(popularity, name="mf", recipe="mf"),
+        ),
+        published=(*comparison.published, PublishedFigure("MF-BPR", "ndcg@20", 0.013, "DiffMM, Table 1", "test")),
+    )
+    beside = {line.model.name: {key: one.value for key, one in line.published.items()} for line in lines(changed)}
+    assert beside == {
+        "vbpr+training.epochs=9": {"ndcg@20": 0.0134, "recall@20": 0.038},
+        "vbpr+noise": {},
+        "mf": {"ndcg@20": 0.013},
+    }
+    assert [row["model"] for row in published_only(changed)] == ["MMHCL", "MDMNS"]
+
+
+def test_where_all_are_at_nothing_none_is_best(comparison: ComparisonResults) -> None:
+    def without_cold(model: ModelResult) -> ModelResult:
+        seeds = [
+            replace(one, test={**one.test, "cold among all": dict.fromkeys(one.test["cold among all"], 0.0)})
+            for one in model.seeds
+        ]
+        return replace(model, seeds=tuple(seeds))
+
+    bare = replace(comparison, models=tuple(without_cold(model) for model in comparison.models))
+    places = [place for place, column in enumerate(columns(bare)) if column.table == "cold among all"]
+    entries = [line.entries[place] for line in lines(bare) for place in places]
+    assert entries
+    assert not any(entry.best or entry.level for entry in entries)
+    assert "cold among all: none above 0" in " ".join(findings(bare))
+    assert 'data-chart="bars-cold among all"' not in comparison_page(bare)
 
 
 def test_the_headline_reads_right_whoever_wins(

@@ -18,20 +18,22 @@ def _place(alt: Any, order: Sequence[str]) -> Any:
     return alt.Y("label:N", sort=list(order), title=None, axis=axis)
 
 
-def _kind(alt: Any, rows: Rows) -> Any:
-    """Colour by kind; the legend names those that are there, the known kinds first."""
+def _kind(alt: Any, rows: Rows, *, legend: bool = False) -> Any:
+    """Colour by kind; a legend names those that are there, the known kinds first."""
     found = list(dict.fromkeys(row["kind"] for row in rows))
     there = [*(kind for kind in KINDS if kind in found), *(kind for kind in found if kind not in KINDS)]
     scale = alt.Scale(domain=there, range=series_colours(there))
-    return alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="top") if len(there) > 1 else None)
+    shown = alt.Legend(title=None, orient="top") if legend and len(there) > 1 else None
+    return alt.Color("kind:N", scale=scale, legend=shown)
 
 
-def ranked_chart(rows: Rows, title: str, *, width: Width = "container") -> Any:
+def ranked_chart(rows: Rows, title: str, *, legend: bool = True, width: Width = "container") -> Any:
     """Show means as bars, with plus and minus one deviation over seeds, in the order of the rows.
 
     Args:
         rows: ``label, kind, mean, low, high, spread`` (whether there is a deviation).
         title: Of the axis.
+        legend: Whether it names the kinds itself; a narrow figure has no room for more than two or three.
         width: In pixels, or that of the place.
     """
     import altair as alt
@@ -46,7 +48,7 @@ def ranked_chart(rows: Rows, title: str, *, width: Width = "container") -> Any:
         ],
     )
     bars = base.mark_bar(cornerRadiusEnd=2, height=14).encode(
-        alt.X("mean:Q", title=title, axis=alt.Axis(tickCount=4, labelFlush=False)), _kind(alt, rows)
+        alt.X("mean:Q", title=title, axis=alt.Axis(tickCount=4, labelFlush=False)), _kind(alt, rows, legend=legend)
     )
     if not any(row["spread"] for row in rows):
         return bars
@@ -110,7 +112,7 @@ def spread_chart(rows: Rows, order: Sequence[str], title: str, *, width: Width =
             alt.Tooltip("settings:N"),
         ],
     )
-    return base.mark_tick(thickness=1.6, opacity=0.6, height=12) + base.transform_filter("datum.chosen").mark_point(
+    return base.mark_tick(thickness=1.6, opacity=0.75, height=12) + base.transform_filter("datum.chosen").mark_point(
         filled=True, size=75, opacity=1
     )
 

@@ -61,7 +61,7 @@ def comparison_page(results: ComparisonResults) -> str:
         MissingExtraError: the extra ``report`` is not installed.
     """
     models, metric = ranked(results), main_metric(results)
-    shown = columns(results)
+    shown, rows = columns(results), lines(results)
     tables = list(dict.fromkeys(column.table for column in shown))
     return render(
         "comparison.html.jinja",
@@ -75,11 +75,13 @@ def comparison_page(results: ComparisonResults) -> str:
         columns=[metric_name(column.metric) for column in shown],
         groups=[(TABLE_TITLES[table], sum(column.table == table for column in shown)) for table in tables],
         published_values=[column.metric if column.table == "all" else None for column in shown],
-        lines=lines(results),
+        lines=rows,
+        main=metric,
         published_only=published_only(results),
-        has_published=any(line.published for line in lines(results)),
+        has_published=any(metric in line.published for line in rows),
         figure_tables={table: TABLE_TITLES[table] for table in tables},
         kinds=KINDS,
+        kinds_there=[kind for kind in KINDS if kind in {line.kind for line in rows}],
         costs=[_cost(model) for model in models],
         chosen=[_chosen(model) for model in models],
         ledger=[row for model in models for row in _ledger(model)],
@@ -92,8 +94,9 @@ def _figures(results: ComparisonResults, models: list[ModelResult], metric: str)
     name = metric_name(metric)
     charts = {}
     for table in dict.fromkeys(column.table for column in columns(results)):
-        if rows := _bars(models, metric, table):
-            charts[f"bars-{table}"] = draw.ranked_chart(rows, name)
+        rows = _bars(models, metric, table)
+        if any(row["mean"] for row in rows):
+            charts[f"bars-{table}"] = draw.ranked_chart(rows, name, legend=False)
     if leads := _leads(results, metric):
         charts["leads"] = draw.lead_chart(leads, f"{name}, {_reference(results)} less the other")
     if trials := _trials(models):

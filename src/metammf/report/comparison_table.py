@@ -10,7 +10,13 @@ from metammf.report.tables import TABLE_TITLES, Cell, csv_text, escaped, latex_t
 from metammf.report.words import LEVEL, metric_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from metammf.experiments.comparison_results import ComparisonResults, ModelResult, PairTest, PublishedFigure
+
+_DYNAMIC = ("cp", "dense")
+_SAME = {"mfbpr": "mf", "bprmf": "mf"}
+"""What papers call a recipe of ours that has another name here."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Entry:
 
     Args:
         cell: Mean and deviation; None where there is nothing.
-        best: Whether it is the best of the column, placebos apart.
+        best: Whether it is the best of the column, placebos apart; none is where all of them are at 0.
         level: Whether the paired test cannot tell it from the best.
         tested: Whether there is such a test.
     """
@@ -47,14 +53,14 @@ class Line:
         kind: Of `metammf.report.palette.KINDS`.
         entries: One a column.
         over_best: How far it is from the best other by the main metric, in percent.
-        published: What others have published of it, by the first metric of theirs.
+        published: What others have published of its paper's model: metric -> figure, all of one source.
     """
 
     model: ModelResult
     kind: str
     entries: tuple[Entry, ...]
     over_best: float | None
-    published: PublishedFigure | None
+    published: Mapping[str, PublishedFigure]
 
 
 def main_metric(results: ComparisonResults) -> str:
@@ -68,7 +74,8 @@ def kind_of(model: ModelResult) -> str:
     if model.placebo is not None:
         return "placebo"
     if model.model == "metammf":
-        return "MetaMMF"
+        # Its static fusions are the control that says what the dynamic ones add.
+        return "MetaMMF" if model.config["model"].get("fusion") in _DYNAMIC else "static fusion"
     return "with content" if model.content else "ids alone"
 
 
@@ -96,34 +103,35 @@ def lines(results: ComparisonResults) -> list[Line]:
     best = {column: _best(real, column) for column in shown if real}
     metric = main_metric(results)
     over = {one.model: one.percent for one in results.improvements if (one.metric, one.table) == (metric, "all")}
-    published = {_plain(one.model): one for one in reversed(_by_metric(results, metric))}
+    published = _published(results)
     return [
         Line(
             model,
             kind_of(model),
             tuple(_entry(model, column, best.get(column), tests) for column in shown),
             over.get(model.name),
-            published.get(_plain(model.name)),
+            published.get(_paper(model), {}),
         )
         for model in models
     ]
 
 
-def _best(models: list[ModelResult], column: Column) -> str:
-    return max(models, key=lambda one: one.mean(column.metric, column.table) or -1.0).name
+def _best(models: list[ModelResult], column: Column) -> str | None:
+    best = max(models, key=lambda one: one.mean(column.metric, column.table) or 0.0)
+    return best.name if best.mean(column.metric, column.table) else None
 
 
 def _entry(
     model: ModelResult, column: Column, best: str | None, tests: dict[tuple[str, str, frozenset[str]], PairTest]
 ) -> Entry:
-    test = tests.get((column.metric, column.table, frozenset((model.name, best or ""))))
+    test = tests.get((column.metric, column.table, frozenset((model.name, best)))) if best else None
     level = test is not None and test.p_holm >= LEVEL
     return Entry(of_metric(model.seeds, column.metric, column.table), model.name == best, level, test is not None)
 
 
 def published_only(results: ComparisonResults) -> list[dict[str, Any]]:
     """What others have published of models that are not in here, one row a model and source."""
-    known = {_plain(model.name) for model in results.models}
+    known = {_paper(model) for model in results.models}
     rows: dict[tuple[str, str, str], dict[str, float]] = {}
     for one in results.published:
         if _plain(one.model) not in known:
@@ -134,18 +142,30 @@ def published_only(results: ComparisonResults) -> list[dict[str, Any]]:
     ]
 
 
-def _by_metric(results: ComparisonResults, metric: str) -> list[PublishedFigure]:
-    return [one for one in results.published if one.metric == metric]
+def _published(results: ComparisonResults) -> dict[str, dict[str, PublishedFigure]]:
+    """Plain name -> metric -> figure, of the source that comes first where there are several."""
+    found: dict[str, dict[str, PublishedFigure]] = {}
+    for one in results.published:
+        figures = found.setdefault(_plain(one.model), {})
+        if all(other.source == one.source for other in figures.values()):
+            figures.setdefault(one.metric, one)
+    return found
+
+
+def _paper(model: ModelResult) -> str | None:
+    """The plain name that others would call a model by, settings changed or not; None for a placebo, which is nobody's."""
+    return None if model.placebo else _plain(model.recipe)
 
 
 def _plain(name: str) -> str:
     """A name as it is compared: ItemKNN, item-knn and itemknn are one."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return _SAME.get(plain, plain)
 
 
 def main_csv(results: ComparisonResults) -> str:
     """The main table as CSV: a mean and a deviation a column, and what each run cost."""
-    shown = columns(results)
+    shown, metric = columns(results), main_metric(results)
     heads = ["model", "kind", f"validation {results.profile.chosen_by}"]
     heads += [f"{column.metric} {column.table} {what}" for column in shown for what in ("mean", "std")]
     heads += ["percent over best other", "published", "parameters", "seconds per epoch", "peak MiB", "trials"]
@@ -161,7 +181,7 @@ def main_csv(results: ComparisonResults) -> str:
                 model.validation(results.profile.chosen_by),
                 *cells,
                 line.over_best,
-                line.published.value if line.published else None,
+                line.published[metric].value if metric in line.published else None,
                 model.parameters,
                 *costs,
                 len(model.trials),

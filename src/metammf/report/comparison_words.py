@@ -71,7 +71,12 @@ def _best(results: ComparisonResults) -> str:
     for table, title in TABLE_TITLES.items():
         order = by_test(results, table)
         if order and table != "warm":
-            parts.append(f"{title[0].lower()}{title[1:]}: {order[0].name}, {_value(order[0], metric, table)}")
+            best = (
+                f"{order[0].name}, {_value(order[0], metric, table)}"
+                if order[0].mean(metric, table)
+                else "none above 0"
+            )
+            parts.append(f"{title[0].lower()}{title[1:]}: {best}")
     return f"Best by {metric_name(metric)}, {'; '.join(parts)}." if parts else ""
 
 

@@ -21,6 +21,7 @@ MODELS = {
 }
 KINDS = {
     "MetaMMF": "#0072B2",
+    "static fusion": "#56B4E9",
     "with content": "#D55E00",
     "ids alone": "#6E6E6E",
     "placebo": "#C9B26B",

@@ -6,12 +6,12 @@
 
   const look = () => {
     const text = colour("--soft"), ink = colour("--ink"), line = colour("--line"), grid = colour("--grid");
-    const font = getComputedStyle(document.body).fontFamily;
+    const font = getComputedStyle(document.body).fontFamily, narrow = innerWidth < 600;
     return {
       background: "transparent", font,
       view: { stroke: null },
       axis: { labelColor: text, titleColor: text, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal",
-              gridColor: grid, domainColor: line, tickColor: line, labelLimit: 200 },
+              gridColor: grid, domainColor: line, tickColor: line, labelLimit: narrow ? 150 : 230 },
       legend: { labelColor: ink, titleColor: text, labelFontSize: 12, labelLimit: 220, symbolSize: 90 },
     };
   };
