@@ -6,6 +6,7 @@
 #   make faults     kill, cut and starve training at 30 random moments and more, and resume it
 #   make fuzz       give damaged and hostile files to every reader
 #   make results    measure what the README reports (needs the real data sets: METAMMF_DATA)
+#   make comparisons  run, or go on with, the comparisons of all models that the README reports (hours; METAMMF_DATA)
 #   make bench      run all benchmarks, and write benchmarks/results and the tables of benchmarks/README.md
 #   make clean      remove what these made: .venv, demo, caches, builds
 #
@@ -14,6 +15,7 @@
 # PYTEST_ARGS  options of pytest
 # FAULTS_ARGS  options of scripts/faults.py, such as --kills 5
 # FUZZ_ARGS    options of scripts/fuzz.py, such as --seconds 10
+# COMPARE_ARGS options of scripts/compare.py, such as --only tiktok, --jobs 4 or --copy
 # QUICK=1      make bench at small sizes, some minutes, to see that all works
 # ONLY         make bench of those alone whose name begins so
 # ENVS         make bench: folder of the environments of the peers (benchmarks/peers/.env), see benchmarks/README.md
@@ -23,6 +25,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 FAULTS_ARGS ?=
 FUZZ_ARGS ?=
+COMPARE_ARGS ?=
 QUICK ?=
 ONLY ?=
 export ENVS ?=
@@ -34,7 +37,7 @@ ifeq ($(METAMMF_DATA),)
 unexport METAMMF_DATA
 endif
 
-.PHONY: help demo test lint check faults fuzz results bench dev clean
+.PHONY: help demo test lint check faults fuzz results comparisons bench dev clean
 .DELETE_ON_ERROR:
 
 help:
@@ -66,6 +69,10 @@ results: .venv/.report
 	$(BIN)/python scripts/ablate.py
 	$(BIN)/python scripts/fill_readme.py
 
+comparisons: .venv/.report .venv/.compare
+	$(BIN)/python scripts/compare.py $(COMPARE_ARGS)
+	$(BIN)/python scripts/fill_readme.py
+
 bench: .venv/.report
 	$(BIN)/python benchmarks/run_all.py $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)')
 
@@ -83,7 +90,7 @@ dev: .venv/.dev
 	$(PIP) $(PIP_ARGS) "$$(sed -n 's/^torch==.*/&/p' constraints.txt)"
 	@touch $@
 
-.venv/.report .venv/.test .venv/.dev: .venv/.%: .venv/.torch pyproject.toml
+.venv/.report .venv/.compare .venv/.test .venv/.dev: .venv/.%: .venv/.torch pyproject.toml
 	$(PIP) -e '.[$*]'
 	@touch $@
 

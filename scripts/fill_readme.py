@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+from compare import COMPARISONS
+from comparison_tables import short_table, whole_table
+from doc_tables import NAMES, decimals, label, table
 from metammf.evaluation.significance import holm, permutation_test
+from metammf.experiments.compare import RESULTS_FILE
+from metammf.experiments.comparison_results import ComparisonResults
 from metammf.files import atomic_open
 
 ROOT = Path(__file__).parents[1]
@@ -25,22 +32,6 @@ TITLES = {
 }
 # Worlds have users of their own each; elsewhere a user's difference is averaged over seeds.
 OWN_USERS = ("world",)
-NAMES = {
-    "popularity": "Popularity",
-    "p3": "P3",
-    "ease": "EASE",
-    "lightgcn": "LightGCN, ids alone",
-    "static-mf": "static twin of MetaMMF_MF",
-    "metammf-mf": "MetaMMF_MF",
-    "static-gcn": "static twin of MetaMMF_GCN",
-    "metammf-gcn": "MetaMMF_GCN",
-    "static-lightgcn": "static twin of MetaMMF on LightGCN",
-    "metammf-lightgcn": "MetaMMF on LightGCN",
-    "lightgcn-cold": "LightGCN, ids alone",
-    "static-cold": "static twin of MetaMMF on LightGCN",
-    "metammf-cold-cp": "MetaMMF on LightGCN, CP",
-    "metammf-cold": "MetaMMF on LightGCN, dense",
-}
 # R@20 and N@20 as published for this split, masking train alone, with the 768-d text that the public files lack; the epoch was
 # picked on the test part but for MMHCL.
 PUBLISHED = {
@@ -116,14 +107,7 @@ def _refuse_mixed(row: str, runs: list[dict[str, Any]]) -> None:
 
 def spread(values: list[float]) -> str:
     """Return mean ± standard deviation, or the one value."""
-    text = f"{np.mean(values):.4f}".removeprefix("0")
-    return text + (f" ± {np.std(values, ddof=1):.4f}".replace("± 0", "± ") if len(values) > 1 else "")
-
-
-def label(name: str) -> str:
-    """Return a row's name in words."""
-    recipe, _, placebo = name.partition("+")
-    return NAMES[recipe] + (", features replaced by noise" if placebo else "")
+    return decimals(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
 def order(name: str) -> tuple[int, str]:
@@ -131,10 +115,10 @@ def order(name: str) -> tuple[int, str]:
     return list(NAMES).index(name.partition("+")[0]), name
 
 
-def table(bench: str, models: dict[str, list[dict[str, Any]]]) -> list[str]:
+def bench_table(bench: str, models: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Return one bench's table in Markdown."""
     head = ["model", "R@10", "N@10", "R@20", "N@20", "cold R@20", "cold N@20", "warm N@20", "validation R@20", "seeds"]
-    lines = [f"**{TITLES[bench]}**", "", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    rows = []
     for name in sorted(models, key=order):
         runs = models[name]
         cells = [spread([run["test"]["metrics"][metric] for run in runs]) for metric in METRICS]
@@ -142,12 +126,14 @@ def table(bench: str, models: dict[str, list[dict[str, Any]]]) -> list[str]:
             values = [run["test"][part]["among_all"][metric] for run in runs if run["test"][part]["among_all"]]
             cells.append(spread(values) if values else "")
         cells += [spread([run["validation"]["metrics"]["recall@20"] for run in runs]), str(len(runs))]
-        lines.append(f"| {label(name)} | " + " | ".join(cells) + " |")
+        rows.append([label(name), *cells])
     if bench == "tiktok":
-        for name, (recall, ndcg) in PUBLISHED.items():
-            cells = ["", "", f"{recall:.4f}"[1:], f"{ndcg:.4f}"[1:], "", "", "", "", ""]
-            lines.append(f"| *{name}, as published* | " + " | ".join(cells) + " |")
-    return [*lines, "", *([CAPTIONS[bench], ""] if bench in CAPTIONS else [])]
+        rows += [
+            [f"*{name}, as published*", "", "", decimals(recall), decimals(ndcg), *[""] * 5]
+            for name, (recall, ndcg) in PUBLISHED.items()
+        ]
+    caption = [CAPTIONS[bench], ""] if bench in CAPTIONS else []
+    return [f"**{TITLES[bench]}**", "", *table(head, rows), *caption]
 
 
 def shared_seeds(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[int]:
@@ -194,13 +180,13 @@ def tests(models: dict[str, list[dict[str, Any]]]) -> list[str]:
         return []
     found = [differences(models[a], models[b], metric) for a, b, metric in pairs]
     adjusted = holm([permutation_test(each) if len(each) else 1.0 for each in found])
-    lines = ["| paired test over users | metric | ahead by | p (Holm) | seeds |", "|---|---|---:|---:|---:|"]
+    rows = []
     for (a, b, metric), each, p in zip(pairs, found, adjusted, strict=True):
         if len(each):
             gain = f"{each.mean():+.4f}"
             seeds = len(shared_seeds(models[a], models[b]))
-            lines.append(f"| {label(a)} against {label(b)} | {metric.replace('_', ' ')} | {gain} | {p:.4f} | {seeds} |")
-    return [*lines, ""]
+            rows.append([f"{label(a)} against {label(b)}", metric.replace("_", " "), gain, f"{p:.4f}", str(seeds)])
+    return table(["paired test over users", "metric", "ahead by", "p (Holm)", "seeds"], rows)
 
 
 def recovered(models: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -209,26 +195,26 @@ def recovered(models: dict[str, list[dict[str, Any]]]) -> list[str]:
     if not names:
         return []
     head = ["recovered modality weights", "Spearman", "Pearson", "first modality found", "by chance"]
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    rows = []
     for name in names:
         found = [run["recovery"] for run in models[name]]
         cells = [spread([one[key] for one in found]) for key in ("spearman", "pearson", "top_found", "top_chance")]
-        lines.append(f"| {label(name)} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+        rows.append([label(name), *cells])
+    return table(head, rows)
 
 
 def costs(models: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Return what the first seed's run of each trained model took."""
     head = ["cost, one thread", "epochs", "best", "s an epoch (median)", "peak resident MiB", "precision"]
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    rows = []
     for name in sorted(models, key=order):
         run = models[name][0]
         cost = run["cost"]
         if cost["epochs"]:
             cells = [str(cost["epochs"]), str(run["run"]["epochs"]), f"{cost['median_epoch_seconds']:.0f}"]
             cells += [f"{cost['peak_resident_mib']:.0f}", run["environment"]["precision"]]
-            lines.append(f"| {label(name)} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+            rows.append([label(name), *cells])
+    return table(head, rows)
 
 
 def ablations(study: str) -> list[str]:
@@ -246,7 +232,7 @@ def ablations(study: str) -> list[str]:
     head = [f"`{found[0]['recipe']}`, seed 0, validation", "R@20", "N@20", "cold N@20", "warm N@20", "epoch"]
     cold_users = all(one["validation"].get("cold_users", {}).get("among_all") for one in found)
     head += (["cold users N@20"] if cold_users else []) + (["s an epoch"] if timed else [])
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    rows = []
     for one in base + rest:
         tables = one["validation"]
         values = [tables["metrics"]["recall@20"], tables["metrics"]["ndcg@20"]]
@@ -256,8 +242,8 @@ def ablations(study: str) -> list[str]:
             cells.append(f"{tables['cold_users']['among_all']['ndcg@20']:.4f}".removeprefix("0"))
         cells += [f"{one['cost']['median_epoch_seconds']:.1f}"] if timed else []
         settings = ", ".join(f"`{setting}`" for setting in one["settings"])
-        lines.append(f"| {one['change']}{': ' + settings if settings else ''} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+        rows.append([f"{one['change']}{': ' + settings if settings else ''}", *cells])
+    return table(head, rows)
 
 
 def replace_between(path: Path, begin: str, end: str, lines: list[str]) -> None:
@@ -271,6 +257,20 @@ def replace_between(path: Path, begin: str, end: str, lines: list[str]) -> None:
         stream.write(before + begin + "\n\n" + "\n".join(lines) + "\n" + end + after)
 
 
+def fill_comparisons(root: Path = ROOT) -> None:
+    """Put each comparison that is there into docs/results.md, and a shorter table into the README where that has its marks."""
+    for name in COMPARISONS:
+        path = root / "results" / name / RESULTS_FILE
+        if not path.is_file():
+            continue
+        found = ComparisonResults.read(path)
+        begin, end = (f"<!-- comparison-{name}:{mark} -->" for mark in ("begin", "end"))
+        replace_between(root / "docs" / "results.md", begin, end, whole_table(found))
+        readme = root / "README.md"
+        if begin in readme.read_text(encoding="utf-8"):
+            replace_between(readme, begin, end, short_table(found))
+
+
 def main() -> None:
     """Replace what stands between the marks in the README."""
     results = load()
@@ -282,11 +282,12 @@ def main() -> None:
     for bench in TITLES:
         if bench in results:
             models = results[bench]
-            lines += table(bench, models) if bench in SHOWN else []
-            whole += [*table(bench, models), *tests(models), *recovered(models)]
+            lines += bench_table(bench, models) if bench in SHOWN else []
+            whole += [*bench_table(bench, models), *tests(models), *recovered(models)]
             whole += costs(models) if bench in COSTS else []
     replace_between(ROOT / "README.md", BEGIN, END, lines)
     replace_between(ROOT / "docs" / "results.md", BEGIN, END, whole)
+    fill_comparisons()
     for bench in ABLATED:
         begin, end = (f"<!-- {bench}:{mark} -->" for mark in ("begin", "end"))
         if found := ablations(bench):

@@ -110,7 +110,7 @@ def lines(results: ComparisonResults) -> list[Line]:
             kind_of(model),
             tuple(_entry(model, column, best.get(column), tests) for column in shown),
             over.get(model.name),
-            published.get(_paper(model), {}),
+            published.get(_paper(model) or "", {}),
         )
         for model in models
     ]

@@ -1,0 +1,114 @@
+"""The comparisons that the documents show: that each can be asked for, and what is kept of one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+import compare
+import measure
+from doc_tables import label
+from metammf.data.dataset import Dataset
+from metammf.data.folder import save_dataset
+from metammf.experiments.comparison_results import ComparisonResults
+from metammf.experiments.config import SplitConfig
+from metammf.experiments.contenders import contenders
+from metammf.experiments.profiles import PROFILES, profile_named
+from metammf.testing.data import taste_groups
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = compare.Comparison("small", "lfm2k", "metammf", ("popularity", "itemknn"), trials=1, seeds=1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout's root, in which a small comparison has been run."""
+    root = tmp_path_factory.mktemp("root")
+    split = taste_groups()
+    log = split.train.union(split.validation).union(split.test)
+    save_dataset(Dataset("groups", log, split.catalog), root / "datasets" / "lfm2k")
+    with pytest.MonkeyPatch.context() as patch:
+        _point_to(root, patch)
+        assert compare.run(SMALL, compare.OUT, 1) == 0
+    return root
+
+
+@pytest.fixture
+def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, with the scripts at work in it."""
+    _point_to(root, monkeypatch)
+    return root
+
+
+def _point_to(root: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(compare, "ROOT", root)
+    patch.setattr(measure, "DATASETS", root / "datasets")
+
+
+@pytest.mark.parametrize("one", compare.COMPARISONS.values(), ids=compare.COMPARISONS)
+def test_every_comparison_can_be_asked_for(one: compare.Comparison) -> None:
+    profile = profile_named(one.profile)
+    found = contenders(one.models, profile, SplitConfig(method=PROFILES[one.profile].methods[0]))
+    assert [contender.name for contender in found] == list(one.models)
+    assert len({label(name) for name in one.models}) == len(one.models)
+    assert measure.BENCHES[one.bench].folder().parent == measure.DATASETS
+
+
+def test_the_command_is_what_the_comparison_itself_says_made_it(here: Path) -> None:
+    found = ComparisonResults.read(here / compare.OUT / "small" / "comparison.json")
+    assert found.command == shlex.join(SMALL.command(jobs=1))
+    assert found.command.startswith(
+        "metammf compare datasets/lfm2k --models popularity,itemknn --profile metammf --out runs/"
+    )
+
+
+def test_what_is_kept_is_what_was_found_and_names_the_whole_command(here: Path, tmp_path: Path) -> None:
+    larger = replace(SMALL, models=(*SMALL.models, "ease"))
+    for one, complete in ((SMALL, True), (larger, False)):
+        assert compare.copy(one, compare.OUT, tmp_path / "kept")
+        kept = ComparisonResults.read(tmp_path / "kept" / "comparison.json")
+        ran = ComparisonResults.read(here / compare.OUT / "small" / "comparison.json")
+        assert kept == replace(ran, command=shlex.join(one.command()), complete=complete)
+        assert {path.name for path in (tmp_path / "kept").iterdir()} == {
+            *("comparison.json", "plan.json", "report.html", "table.csv", "table.tex", "tests.csv", "ledger.csv")
+        }
+    assert "ease" in (tmp_path / "kept" / "report.html").read_text(encoding="utf-8")
+    plan = json.loads((tmp_path / "kept" / "plan.json").read_text(encoding="utf-8"))
+    assert list(plan["models"]) == ["popularity", "itemknn"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"profile": "cold-item"}, "profile: expected cold-item, found metammf"),
+        ({"minutes": 5}, "budget: expected Budget(minutes=5"),
+        ({"models": ("popularity",)}, "models besides: expected [], found ['itemknn']"),
+    ],
+)
+def test_another_comparison_in_the_folder_is_refused(here: Path, tmp_path: Path, change, told: str) -> None:
+    with pytest.raises(SystemExit) as refused:
+        compare.copy(replace(SMALL, **change), compare.OUT, tmp_path / "kept")
+    assert told in str(refused.value)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_what_has_not_begun_is_left_alone(here: Path, tmp_path: Path) -> None:
+    other = replace(SMALL, name="other")
+    assert not compare.copy(other, compare.OUT, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    assert compare.describe(other, compare.OUT, 2).startswith("other: 0 of 2 models done, 0 trials\n  metammf compare ")
+    assert compare.describe(SMALL, compare.OUT, 2).startswith("small: 2 of 2 models done, 2 trials\n")
+
+
+def test_the_list_says_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare.main(["--list", "--only", "world", "--out", "elsewhere", "--jobs", "3"])
+    told = capsys.readouterr().out
+    assert told.startswith("world: 0 of ")
+    assert "--out elsewhere/world" in told
+    assert told.endswith("--jobs 3\n")
