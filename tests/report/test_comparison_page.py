@@ -133,6 +133,12 @@ def test_a_static_twin_is_a_control(comparison: ComparisonResults) -> None:
     assert (kind_of(ours), kind_of(twin)) == ("MetaMMF", "static fusion")
     with_twin = replace(comparison, models=(twin, *comparison.models))
     assert headline(with_twin).startswith("metammf-lightgcn is ")
+    test = next(one for one in comparison.tests if (one.metric, one.table, one.a) == ("ndcg@20", "all", ours.name))
+    ahead = replace(test, a=twin.name, b=ours.name, difference=-0.002, p_holm=0.01)
+    told = findings(replace(with_twin, tests=(ahead, *comparison.tests)))
+    assert (
+        "What dynamic fusion adds to metammf-lightgcn, against static-lightgcn: +0.0020 (p\u00a0=\u00a00.010)." in told
+    )
     assert "static fusion" in text_of(comparison_page(with_twin))
 
 

@@ -37,7 +37,14 @@ def findings(results: ComparisonResults) -> list[str]:
     """What was found, a sentence or two each."""
     return [
         text
-        for text in (_best(results), _ours(results), _level(results), *_placebos(results), _published(results))
+        for text in (
+            _best(results),
+            _ours(results),
+            _level(results),
+            *_twins(results),
+            *_placebos(results),
+            _published(results),
+        )
         if text
     ]
 
@@ -114,21 +121,37 @@ def _level(results: ComparisonResults) -> str:
     return f"Not to be told from {order[0].name} by a paired test over users: {listed(level)}."
 
 
+def _twins(results: ComparisonResults) -> list[str]:
+    """Of each MetaMMF whose static twin took part: the same recipe and changes, the fusion apart."""
+    names = {model.name: model for model in results.models}
+    pairs = [
+        (model, twin)
+        for model in results.models
+        if kind_of(model) == "MetaMMF" and (twin := names.get(model.name.replace("metammf-", "static-", 1))) is not None
+    ]
+    return [told for ours, twin in pairs if (told := _adds(results, "dynamic fusion", ours, twin, twin.name))]
+
+
 def _placebos(results: ComparisonResults) -> list[str]:
     """Of each model that was run on its features and on others too."""
-    found, names = [], {model.name: model for model in results.models}
-    for placebo in results.models:
-        whole = names.get(placebo.name.replace(f"+{placebo.placebo}", ""))
-        if placebo.placebo is None or whole is None:
-            continue
-        test = _test(results, whole.name, placebo.name)
-        if test is not None:
-            difference = test.difference if test.a == whole.name else -test.difference
-            says = "no difference that a test can tell" if test.p_holm >= LEVEL else signed(difference)
-            found.append(
-                f"What content adds to {whole.name}, against {placebo.placebo}: {says} ({p_value(test.p_holm)})."
-            )
-    return found
+    names = {model.name: model for model in results.models}
+    pairs = [
+        (whole, placebo)
+        for placebo in results.models
+        if placebo.placebo is not None
+        and (whole := names.get(placebo.name.replace(f"+{placebo.placebo}", ""))) is not None
+    ]
+    return [told for whole, other in pairs if (told := _adds(results, "content", whole, other, other.placebo or ""))]
+
+
+def _adds(results: ComparisonResults, what: str, ours: ModelResult, other: ModelResult, against: str) -> str:
+    """Say how far a model is ahead of what it is without something; nothing where the two were not tested."""
+    test = _test(results, ours.name, other.name)
+    if test is None or ours is other:
+        return ""
+    difference = test.difference if test.a == ours.name else -test.difference
+    says = "no difference that a test can tell" if test.p_holm >= LEVEL else signed(difference)
+    return f"What {what} adds to {ours.name}, against {against}: {says} ({p_value(test.p_holm)})."
 
 
 def _published(results: ComparisonResults) -> str:
