@@ -1,14 +1,14 @@
 # A fresh machine needs GNU make and Python 3.11 or later; everything else goes into .venv.
 #
-#   make demo       train and compare models on the embedded world: demo/report.html
-#   make test       run the tests
-#   make check      all checks of a change: format, lint, types, layers, tests
-#   make faults     kill, cut and starve training at 30 random moments and more, and resume it
-#   make fuzz       give damaged and hostile files to every reader
-#   make results    measure what the README reports (needs the real data sets: METAMMF_DATA)
+#   make demo         train and compare models on the embedded world: demo/report.html
+#   make test         run the tests
+#   make check        all checks of a change: format, lint, types, layers, tests
+#   make faults       kill, cut and starve training at 30 random moments and more, and resume it
+#   make fuzz         give damaged and hostile files to every reader
+#   make results      measure what the README reports (needs the real data sets: METAMMF_DATA)
 #   make comparisons  run, or go on with, the comparisons of all models that the README reports (hours; METAMMF_DATA)
-#   make bench      run all benchmarks, and write benchmarks/results and the tables of benchmarks/README.md
-#   make clean      remove what these made: .venv, demo, caches, builds
+#   make bench        run all benchmarks, and write benchmarks/results and the tables of benchmarks/README.md
+#   make clean        remove what these made: .venv, demo, caches, builds
 #
 # PYTHON       the interpreter that .venv is made with (python3)
 # PIP_ARGS     options of the installation of torch, such as one that names a wheel index of yours

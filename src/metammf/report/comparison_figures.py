@@ -121,7 +121,7 @@ def cost_chart(rows: Rows, title: str, *, width: Width = "container") -> Any:
     """Show a metric by the seconds of an epoch, one named dot a model.
 
     Args:
-        rows: ``label, kind, mean, seconds``.
+        rows: ``label, short, kind, mean, seconds``; `short` stands beside the dot.
         title: Of the metric's axis.
         width: In pixels, or that of the place.
     """
@@ -137,7 +137,7 @@ def cost_chart(rows: Rows, title: str, *, width: Width = "container") -> Any:
         alt.Tooltip("seconds:Q", format=".3g"),
     ]
     dots = base.mark_point(filled=True, size=90, opacity=1).encode(_kind(alt, rows), tooltip=tooltip)
-    return dots + base.mark_text(align="left", dx=8, fontSize=11, color=INK).encode(alt.Text("label:N"))
+    return dots + base.mark_text(align="left", dx=8, fontSize=11, color=INK).encode(alt.Text("short:N"))
 
 
 def axis_chart(

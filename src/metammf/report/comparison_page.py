@@ -175,7 +175,16 @@ def _costs(models: list[ModelResult], metric: str) -> list[dict[str, Any]]:
     for model in models:
         cell, seconds = of_metric(model.seeds, metric), of_values(one.seconds_per_epoch for one in model.seeds)
         if cell is not None and seconds is not None and seconds.mean > 0 and model.placebo is None:
-            rows.append({"label": model.name, "kind": kind_of(model), "mean": cell.mean, "seconds": seconds.mean})
+            short = model.name.partition("+")[0]
+            rows.append(
+                {
+                    "label": model.name,
+                    "short": short,
+                    "kind": kind_of(model),
+                    "mean": cell.mean,
+                    "seconds": seconds.mean,
+                }
+            )
     return rows
 
 
