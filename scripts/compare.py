@@ -42,6 +42,8 @@ FIELD = (
 PAPER = ("metammf-mf+training.batches_per_step=4", "metammf-gcn+training.batches_per_step=10")
 # The best form, its static twin, and its placebo: the same tuning on features of noise.
 WARM = (*PAPER, "metammf-lightgcn", "static-lightgcn", "metammf-lightgcn+noise")
+# The same at three times the width, with the ids alone as wide.
+WIDE = ("metammf-wide", "metammf-wide+model.fusion=concat", "metammf-wide+noise", "lightgcn+model.embedding_dim=192")
 COLD = ("lightgcn-cold", *PAPER, "metammf-cold", "static-cold", "metammf-cold+noise")
 CONTROL = (
     *("popularity", "itemknn", "p3", "ease", "vbpr", "freedom", "lightgcn"),
@@ -86,7 +88,7 @@ class Comparison:
 COMPARISONS = {
     one.name: one
     for one in (
-        Comparison("tiktok", "tiktok", "hkuds-tiktok", FIELD + WARM, minutes=10),
+        Comparison("tiktok", "tiktok", "hkuds-tiktok", FIELD + WARM + WIDE, minutes=10),
         Comparison("lfm2k", "lfm2k", "mmrec", FIELD + WARM),
         Comparison("lfm2k-cold", "lfm2k", "cold-item", FIELD + COLD),
         Comparison("movielens-small", "movielens-small", "user-time", FIELD + WARM),
@@ -112,18 +114,19 @@ def kept_in(out: Path, one: Comparison) -> ComparisonResults | None:
     Raises:
         SystemExit: the folder holds a comparison that this script does not ask for.
     """
-    from metammf.experiments.compare import FIRST_SEED, RESULTS_FILE
-    from metammf.experiments.comparison_results import Budget, ComparisonResults
+    from metammf.experiments.compare import RESULTS_FILE
+    from metammf.experiments.comparison_results import ComparisonResults
 
     path = ROOT / out / one.name / RESULTS_FILE
     if not path.is_file():
         return None
     found = ComparisonResults.read(path)
-    budget = Budget(one.minutes, one.trials, tuple(range(FIRST_SEED, FIRST_SEED + one.seeds)))
     done = {model.name for model in found.models} | {left.name for left in found.left_out}
     for what, there, asked in (
         ("profile", found.profile.name, one.profile),
-        ("budget", found.budget, budget),
+        ("minutes", found.budget.minutes, one.minutes),
+        ("trials", found.budget.trials, one.trials),
+        ("seeds", len(found.budget.seeds), one.seeds),
         ("models besides", sorted(done - set(one.models)), []),
     ):
         if there != asked:

@@ -38,6 +38,7 @@ NAMES = {
     "metammf-gcn-large": "MetaMMF on LightGCN for large logs",
     "static-lightgcn": "static twin of MetaMMF on LightGCN",
     "metammf-lightgcn": "MetaMMF on LightGCN",
+    "metammf-wide": "MetaMMF on LightGCN, 192 wide",
     "lightgcn-cold": "LightGCN, ids alone, cold recipe",
     "static-cold": "static twin of MetaMMF on LightGCN",
     "metammf-cold-cp": "MetaMMF on LightGCN, CP",

@@ -10,7 +10,8 @@ import pytest
 import fill_readme
 from compare import COMPARISONS
 from comparison_tables import short_table, whole_table
-from doc_tables import decimals, label, table
+from doc_tables import NAMES, decimals, label, table
+from metammf.experiments.config import recipe_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +86,10 @@ def test_the_short_table_has_the_first_ours_and_the_controls(
 )
 def test_names_in_words(name: str, words: str) -> None:
     assert label(name) == words
+
+
+def test_every_recipe_has_a_name_of_its_own() -> None:
+    assert set(recipe_names()) == set(NAMES)
 
 
 def test_numbers_and_rows() -> None:

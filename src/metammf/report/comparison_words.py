@@ -123,13 +123,19 @@ def _level(results: ComparisonResults) -> str:
 
 def _twins(results: ComparisonResults) -> list[str]:
     """Of each MetaMMF whose static twin took part: the same recipe and changes, the fusion apart."""
-    names = {model.name: model for model in results.models}
+    twins = {_but_fusion(model): model for model in results.models if kind_of(model) == "static fusion"}
     pairs = [
         (model, twin)
         for model in results.models
-        if kind_of(model) == "MetaMMF" and (twin := names.get(model.name.replace("metammf-", "static-", 1))) is not None
+        if kind_of(model) == "MetaMMF" and (twin := twins.get(_but_fusion(model))) is not None
     ]
     return [told for ours, twin in pairs if (told := _adds(results, "dynamic fusion", ours, twin, twin.name))]
+
+
+def _but_fusion(model: ModelResult) -> tuple[str, ...]:
+    """What was asked for, whatever the fusion: static-gcn is as metammf-gcn, and so is metammf-gcn with a static one."""
+    changes = (f"{key}={value}" for key, value in model.overrides.items() if key != "model.fusion")
+    return model.recipe.replace("static-", "metammf-", 1), *sorted(changes)
 
 
 def _placebos(results: ComparisonResults) -> list[str]:
@@ -147,7 +153,7 @@ def _placebos(results: ComparisonResults) -> list[str]:
 def _adds(results: ComparisonResults, what: str, ours: ModelResult, other: ModelResult, against: str) -> str:
     """Say how far a model is ahead of what it is without something; nothing where the two were not tested."""
     test = _test(results, ours.name, other.name)
-    if test is None or ours is other:
+    if test is None:
         return ""
     difference = test.difference if test.a == ours.name else -test.difference
     says = "no difference that a test can tell" if test.p_holm >= LEVEL else signed(difference)
