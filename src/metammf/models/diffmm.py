@@ -43,8 +43,8 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metammf.models.all_vectors import AllVectors
 from metammf.models.config import Search
+from metammf.models.extended import AllVectors, ExtendedObjective
 from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors
 from metammf.nn.backbone import Backbone
 from metammf.nn.content import modality_key
@@ -143,9 +143,7 @@ class DiffMM(NodeModel):
         self.config = config
         dim, matrix = config.embedding_dim, inputs.train.matrix
         self.item_table = nn.Embedding(inputs.num_items, dim)
-        init_free_vectors(self.item_table, None)
-        with torch.no_grad():
-            self.item_table.weight[inputs.cold_items] = 0  # in no batch and in no graph, so that they stay so
+        init_free_vectors(self.item_table, None, without=inputs.cold_items)
         self.graph = LoopedGraph(matrix)
         self.take_content(inputs, config)
         keys = {modality_key(name): width for name, width in self.scaler.out_widths.items()}
@@ -325,16 +323,8 @@ class DiffMM(NodeModel):
         return [*self.projections.parameters(), *self.stand_ins.parameters(), *self.denoisers.parameters()]
 
 
-class DiffMMObjective:
-    """An objective, the contrast of the views, and the denoisers' loss.
-
-    Args:
-        model: Whose views.
-        standard: The objective of the scores.
-    """
-
-    def __init__(self, model: DiffMM, standard: Objective) -> None:
-        self.model, self.standard = model, standard
+class DiffMMObjective(ExtendedObjective[DiffMM]):
+    """An objective, the contrast of the views, and the denoisers' loss."""
 
     def __call__(self, model: VectorSource, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss."""

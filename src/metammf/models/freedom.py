@@ -29,7 +29,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from metammf.models.config import Search
-from metammf.models.item_graphs import ItemGraphConfig, ItemGraphModel, Remembering, WithItemVectors
+from metammf.models.extended import ExtendedObjective, Remembering, WithItemVectors
+from metammf.models.item_graphs import ItemGraphConfig, ItemGraphModel
 from metammf.nn.backbone import LightGCNBackbone
 from metammf.nn.content import Content, modality_key
 from metammf.nn.content_graph import shares
@@ -141,16 +142,8 @@ class FREEDOM(ItemGraphModel):
         return [*self.projections.parameters(), *self.stand_ins.parameters()]
 
 
-class FREEDOMObjective:
-    """An objective, and lambda times the same of each modality's own scores h_u . (W_m x_i + b_m).
-
-    Args:
-        model: Whose projections.
-        standard: The objective of the scores proper.
-    """
-
-    def __init__(self, model: FREEDOM, standard: Objective) -> None:
-        self.model, self.standard = model, standard
+class FREEDOMObjective(ExtendedObjective[FREEDOM]):
+    """An objective, and lambda times the same of each modality's own scores h_u . (W_m x_i + b_m)."""
 
     def __call__(self, model: VectorSource, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss: the objective's own, and one a modality by its name."""

@@ -127,9 +127,7 @@ class InvRL(NodeModel):
         self.config = config
         self.part = config.embedding_dim // 2
         self.item_table = nn.Embedding(inputs.num_items, self.part)
-        init_free_vectors(self.item_table, config.init_std)
-        with torch.no_grad():
-            self.item_table.weight[inputs.cold_items] = 0  # no batch draws them, so that they stay so
+        init_free_vectors(self.item_table, config.init_std, without=inputs.cold_items)
         self.take_content(inputs, config)
         self.concat = MissingContent(self.scaler.out_widths)
         width = sum(self.scaler.out_widths.values())

@@ -20,11 +20,9 @@ from metammf.nn.content import Content, FeatureScaling, modality_key
 from metammf.nn.content_graph import ContentGraph, has_direction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jaxtyping import Bool, Float, Int
 
-    from metammf.models.base import Inputs, VectorSource
+    from metammf.models.base import Inputs
     from metammf.nn.backbone import Backbone
 
 
@@ -71,9 +69,7 @@ class ItemGraphModel(NodeModel):
         super().__init__(inputs, config.embedding_dim, backbone, normalize=config.normalize, init_std=config.init_std)
         self.num_item_layers = config.num_item_layers
         self.item_table = nn.Embedding(inputs.num_items, config.embedding_dim)
-        init_free_vectors(self.item_table, config.init_std)
-        with torch.no_grad():
-            self.item_table.weight[inputs.cold_items] = 0  # in no batch and in no graph, so that they stay so
+        init_free_vectors(self.item_table, config.init_std, without=inputs.cold_items)
         self.register_buffer("cold", torch.nonzero(inputs.cold_items).flatten(), persistent=False)
         self.take_content(inputs, config)
         features = scaled_features(self.scaler, inputs)
@@ -150,51 +146,3 @@ class ItemGraphModel(NodeModel):
     def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
         """Return the free vectors of both sides."""
         return [self.user_table(users), self.item_table(items)]
-
-
-class WithItemVectors:
-    """A source whose users have the vectors that another source gave last, and whose items have others.
-
-    Args:
-        users: Vectors of the distinct users of a batch, as its objective asked for them.
-        item_vectors: From distinct items to their vectors.
-    """
-
-    def __init__(self, users: Tensor, item_vectors: Callable[[Tensor], Tensor]) -> None:
-        self.users, self.item_vectors = users, item_vectors
-
-    def __call__(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the users' vectors as they are, and the other ones of the items."""
-        return self.users, self.item_vectors(items)
-
-    def item_offsets(self, items: Tensor) -> None:
-        """Return nothing."""
-
-    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        """Return nothing: the penalty on the free vectors is laid once."""
-        return []
-
-
-class Remembering:
-    """A source that keeps the users' vectors that it gave last.
-
-    Args:
-        source: Which it passes on.
-    """
-
-    def __init__(self, source: VectorSource) -> None:
-        self.source = source
-        self.users: Tensor
-
-    def __call__(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the vectors of these nodes."""
-        self.users, item_vectors = self.source(users, items)
-        return self.users, item_vectors
-
-    def item_offsets(self, items: Tensor) -> Tensor | None:
-        """Return what is added to every score of these items."""
-        return self.source.item_offsets(items)
-
-    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        """Return the free vectors that a penalty is laid upon."""
-        return self.source.embeddings(users, items)

@@ -33,6 +33,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from metammf.models.config import Search
+from metammf.models.extended import ExtendedObjective
 from metammf.models.item_graphs import ItemGraphConfig, ItemGraphModel
 from metammf.nn.backbone import LightGCNBackbone
 from metammf.nn.losses import contrastive_loss
@@ -168,16 +169,8 @@ class MGCN(ItemGraphModel):
         return [*self.projections.parameters(), *self.gates.parameters(), *self.fuser.parameters()]
 
 
-class MGCNObjective:
-    """An objective, and lambda_c times what sets a node's fused content against its behaviour.
-
-    Args:
-        model: Whose views.
-        standard: The objective of the scores.
-    """
-
-    def __init__(self, model: MGCN, standard: Objective) -> None:
-        self.model, self.standard = model, standard
+class MGCNObjective(ExtendedObjective[MGCN]):
+    """An objective, and lambda_c times what sets a node's fused content against its behaviour."""
 
     def __call__(self, model: VectorSource, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss: the objective's own, and the contrastive ones of both sides."""

@@ -32,8 +32,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metammf.models.all_vectors import AllVectors
 from metammf.models.config import Search
+from metammf.models.extended import AllVectors, ExtendedObjective
 from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors, scaled_features
 from metammf.nn.backbone import LightGCNBackbone
 from metammf.nn.content import FeatureScaling
@@ -114,11 +114,9 @@ class MMHCL(NodeModel):
         self.item_table, self.second_users, self.second_items = (
             nn.Embedding(count, config.embedding_dim) for count in (self.num_items, self.num_users, self.num_items)
         )
-        for table in (self.item_table, self.second_users, self.second_items):
-            init_free_vectors(table, None)
-        with torch.no_grad():
-            for table in (self.item_table, self.second_items):
-                table.weight[inputs.cold_items] = 0  # in no batch and in no hyperedge, so that they stay so
+        cold = inputs.cold_items
+        for table, without in ((self.item_table, cold), (self.second_users, None), (self.second_items, cold)):
+            init_free_vectors(table, None, without=without)
         self.register_buffer("cold", torch.nonzero(inputs.cold_items).flatten(), persistent=False)
         self.take_content(inputs, config)
         self.shared_items = SharedItems(inputs.graph)
@@ -177,16 +175,8 @@ class MMHCL(NodeModel):
         return [self.user_table(users), self.second_users(users), self.item_table(items), self.second_items(items)]
 
 
-class MMHCLObjective:
-    """An objective, and the contrast of each node's vector with its second-order one.
-
-    Args:
-        model: Whose second-order vectors it takes too.
-        standard: The objective of the scores.
-    """
-
-    def __init__(self, model: MMHCL, standard: Objective) -> None:
-        self.model, self.standard = model, standard
+class MMHCLObjective(ExtendedObjective[MMHCL]):
+    """An objective, and the contrast of each node's vector with its second-order one."""
 
     def __call__(self, model: VectorSource, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss."""

@@ -58,12 +58,18 @@ class ContentSettings(Protocol):
         ...
 
 
-def init_free_vectors(table: nn.Embedding, std: float | None) -> None:
-    """Draw free vectors: normal of this standard deviation, or Glorot's."""
+def init_free_vectors(table: nn.Embedding, std: float | None, without: Bool[Tensor, " nodes"] | None = None) -> None:
+    """Draw free vectors: normal of this standard deviation, or Glorot's; zero for the nodes that are to be without one.
+
+    Those stay without: a node that has no train interaction is in no batch and in no graph, so that its row has no gradient.
+    """
     if std is None:
         nn.init.xavier_normal_(table.weight)
     else:
         nn.init.normal_(table.weight, std=std)
+    if without is not None:
+        with torch.no_grad():
+            table.weight[without] = 0
 
 
 def fitted_scaler(

@@ -63,10 +63,8 @@ class VBPR(NodeModel):
         super().__init__(inputs, config.embedding_dim, Backbone(), init_std=config.init_std)
         self.part = config.embedding_dim // 2
         self.item_table = nn.Embedding(inputs.num_items, self.part + 1)  # gamma_i | b_i
-        init_free_vectors(self.item_table, config.init_std)
-        with torch.no_grad():
-            self.item_table.weight[:, -1] = 0
-            self.item_table.weight[inputs.cold_items] = 0  # no batch draws them, so that they stay so
+        init_free_vectors(self.item_table, config.init_std, without=inputs.cold_items)
+        nn.init.zeros_(self.item_table.weight[:, -1])
         self.take_content(inputs, config)
         self.concat = MissingContent(self.scaler.out_widths)
         self.project = nn.Linear(sum(self.scaler.out_widths.values()), 1 + self.part, bias=False)  # beta | E
