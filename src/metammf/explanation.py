@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -62,6 +63,18 @@ class Contributions:
         """Size of each leave-one-out contribution over the item's sum of sizes; zero where all are zero."""
         sizes = self.leave_one_out.abs()
         return sizes / sizes.sum(1, keepdim=True).clamp(min=1e-12)
+
+    def of_item(self, place: int) -> pl.DataFrame:
+        """Return what there is of one of the items: ``modality, present, leave_one_out, gradient_x_input, share``."""
+        return pl.DataFrame(
+            {
+                "modality": list(self.modalities),
+                "present": self.present[place].tolist(),
+                "leave_one_out": self.leave_one_out[place].tolist(),
+                "gradient_x_input": self.gradient_x_input[place].tolist(),
+                "share": self.shares[place].tolist(),
+            }
+        )
 
 
 def item_contributions(model: Explainable, content: Content) -> Contributions:

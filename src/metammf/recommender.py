@@ -5,6 +5,7 @@ Outside ids stop here: what goes in and comes out are the outside world's, what 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,10 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from metammf.data.dataset import Catalog
-from metammf.data.features import absent_features
 from metammf.data.folder import id_series, load_features
-from metammf.data.interactions import Interactions
 from metammf.data.splitting import Development
 from metammf.errors import ConfigError, DataError
 from metammf.explanation import Explainable, item_contributions, pair_contributions
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from metammf.data.features import ItemFeatures, Placebo
+    from metammf.data.interactions import Interactions
     from metammf.models.base import HistoryModel, Scorer, SolvedModel
     from metammf.models.config import ModelConfig
     from metammf.nn.content import Content
@@ -383,8 +382,10 @@ class Recommender:
             raise DataError(f"{len(item_ids)} new item ids, but features of {features.num_items} items")
         if titles is not None and len(titles) != len(item_ids):
             raise DataError(f"{len(item_ids)} new item ids, but {len(titles)} titles")
-        catalog = _extended(self.catalog, item_ids, titles)
-        train, validation = (_widened(part, len(catalog.item_ids)) for part in (self.train, self.validation))
+        catalog = self.catalog.with_items(
+            item_ids, titles
+        )  # without features: the vectors that are made of them are kept
+        train, validation = (replace(part, num_items=catalog.num_items) for part in (self.train, self.validation))
         solved = self._solved_with(features, train, catalog.features)
         scorer, state = (self._vectors_with(features), None) if solved is None else solved
         return Recommender(
@@ -490,15 +491,7 @@ class Recommender:
             found = item_contributions(model, content)
         else:
             found = pair_contributions(model, content, torch.tensor([item]), user)
-        return pl.DataFrame(
-            {
-                "modality": list(found.modalities),
-                "present": found.present[0].tolist(),
-                "leave_one_out": found.leave_one_out[0].tolist(),
-                "gradient_x_input": found.gradient_x_input[0].tolist(),
-                "share": found.shares[0].tolist(),
-            }
-        )
+        return found.of_item(0)
 
     def _explained_user(self, user_id: Any | None, watched: Sequence[Any] | None) -> Tensor | None:
         """The vector (D,) of the user that an explanation is for, if it is for one."""
@@ -560,19 +553,3 @@ def _in_chunks(features: ItemFeatures) -> Iterator[Content]:
     """Yield the content of some items at a time."""
     for start in range(0, features.num_items, _ENCODED_AT_ONCE):
         yield content_of(features.select(np.arange(start, min(start + _ENCODED_AT_ONCE, features.num_items))))
-
-
-def _extended(catalog: Catalog, item_ids: Sequence[Any], titles: Sequence[str] | None) -> Catalog:
-    """The catalog with further items; features of the new ones are not kept, since their vectors are."""
-    ids = catalog.item_ids.extend(item_ids)
-    items = catalog.items
-    if items.width:
-        new = items.clear(len(item_ids))
-        if "title" in items.columns and titles is not None:
-            new = new.with_columns(pl.Series("title", list(titles), dtype=pl.String))
-        items = pl.concat([items, new])
-    return Catalog(catalog.user_ids, ids, absent_features(catalog.features.widths, len(ids)), items)
-
-
-def _widened(part: Interactions, num_items: int) -> Interactions:
-    return Interactions(part.users, part.items, part.num_users, num_items, part.timestamps, part.ratings)

@@ -21,6 +21,19 @@ def test_counts_and_titles(make_dataset):
     assert replace(dataset.catalog, items=pl.DataFrame()).titles is None
 
 
+def test_a_catalog_with_further_items_has_features_of_none(make_dataset):
+    catalog = make_dataset().catalog
+    wider = catalog.with_items([100, 101], ["New", "Newer"])
+    assert wider.item_ids.ids.tolist() == [*catalog.item_ids.ids.tolist(), 100, 101]
+    assert wider.titles == [*catalog.titles, "New", "Newer"]
+    assert wider.features.widths == catalog.features.widths
+    assert not any(mask.any() for mask in wider.features.present.values())
+    assert catalog.with_items([100]).titles[-1] is None
+    assert replace(catalog, items=pl.DataFrame()).with_items([100], ["New"]).titles is None
+    with pytest.raises(DataError, match="in the data set already"):
+        catalog.with_items(catalog.item_ids.ids[:1].tolist())
+
+
 def test_a_catalog_of_unequal_counts_is_refused():
     with pytest.raises(DataError, match="features of 2 items, but there are 3 item ids"):
         Catalog(IdMap([1], kind="user"), IdMap([1, 2, 3]), ItemFeatures({}, num_items=2))

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from metammf.data.features import absent_features
 from metammf.data.interactions import PARTS as PARTS
 from metammf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -62,6 +63,20 @@ class Catalog:
     def titles(self) -> list[str | None] | None:
         """Title of each item, or None where the data set has no titles."""
         return self.items["title"].to_list() if "title" in self.items.columns else None
+
+    def with_items(self, item_ids: Sequence[Any], titles: Sequence[str] | None = None) -> Catalog:
+        """Return the catalog with further items after those that it has, and without the features of any.
+
+        Raises:
+            DataError: an id is there already, or is of another type.
+        """
+        ids, items = self.item_ids.extend(item_ids), self.items
+        if items.width:
+            new = items.clear(len(item_ids))
+            if "title" in items.columns and titles is not None:
+                new = new.with_columns(pl.Series("title", list(titles), dtype=pl.String))
+            items = pl.concat([items, new])
+        return Catalog(self.user_ids, ids, absent_features(self.features.widths, len(ids)), items)
 
 
 @dataclass(frozen=True, eq=False)
