@@ -1,6 +1,5 @@
 """``metammf compare``."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +55,7 @@ def compare(
     device
         cpu, cuda, cuda:1, ...; on a GPU the budget is of wall-clock time.
     """
-    from metammf.cli.console import going_on, show_warnings, steps
+    from metammf.cli.console import command_line, going_on, show_warnings, steps
     from metammf.cli.console import out as screen
     from metammf.experiments.compare import RESULTS_FILE, ComparisonPlan, run_comparison
     from metammf.experiments.config import parse_settings
@@ -80,12 +79,17 @@ def compare(
         published=published,
     )
     words = ["metammf", "compare", str(data), "--models", ",".join(names), "--profile", profile, "--out", str(out)]
-    words += ["--seeds", str(seeds), "--minutes", f"{minutes:g}", "--trials", str(trials), "--jobs", str(jobs)]
-    words += [word for pair in set_ or [] for word in ("--set", pair)]
-    words += ["--published", str(published)] if published else []
-    words += ["--device", device] if device != "cpu" else []
+    given = {
+        "--seeds": seeds,
+        "--minutes": f"{minutes:g}",
+        "--trials": trials,
+        "--jobs": jobs,
+        "--set": set_,
+        "--published": published,
+        "--device": device if device != "cpu" else None,
+    }
     with steps("comparing", "looking for leaks") as show, going_on(out):
-        results = run_comparison(plan, out, progress=show, command=shlex.join(words))
+        results = run_comparison(plan, out, progress=show, command=command_line(words, given))
     page = write_comparison(results, out)
     _summarise(results, out / RESULTS_FILE)
     screen.print(str(page.resolve()))

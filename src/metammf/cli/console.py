@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -15,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -48,6 +50,21 @@ def show_warnings(*, shown: bool = True) -> None:
         # In a file a message is one line, whatever its length.
         handlers=[RichHandler(console=err, show_path=False) if err.is_terminal else logging.StreamHandler(sys.stderr)],
     )
+
+
+def command_line(words: Sequence[str], options: Mapping[str, Any]) -> str:
+    """Return a command as a shell takes it.
+
+    Args:
+        words: What it begins with.
+        options: Their values; a list gives an option as many times, None not at all.
+    """
+    listed = {
+        option: value if isinstance(value, list) else [] if value is None else [value]
+        for option, value in options.items()
+    }
+    given = ((option, str(one)) for option, values in listed.items() for one in values)
+    return shlex.join([*words, *itertools.chain.from_iterable(given)])
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], *, title: str | None = None) -> None:

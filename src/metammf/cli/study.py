@@ -1,8 +1,5 @@
 """``metammf study``."""
 
-import itertools
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -72,7 +69,7 @@ def study(
     precision
         bfloat16 runs forward passes in half precision.
     """
-    from metammf.cli.console import going_on, show_warnings, steps
+    from metammf.cli.console import command_line, going_on, show_warnings, steps
     from metammf.data.folder import load_dataset
     from metammf.errors import ConfigError
     from metammf.experiments.config import parse_settings
@@ -115,7 +112,7 @@ def study(
         "--device": device if device != "cpu" else None,
         "--precision": precision if precision != "float32" else None,
     }
-    command = _command(["metammf", "study", name, str(data), "--out", str(out)], given)
+    command = command_line(["metammf", "study", name, str(data), "--out", str(out)], given)
     with steps(f"study {name}") as show, going_on(out):
         results = run_study(plan, data, out, options, command=command, progress=show)
     _summarise(results, write_study(results, out))
@@ -138,13 +135,6 @@ def _choices(pairs: list[str]) -> dict[str, tuple[Any, ...]]:
             words = [parse_settings([f"{name}={word}"])[name] for word in text.split(",")]
             found[name] = tuple(value if isinstance(value, list) else words)
     return found
-
-
-def _command(words: list[str], given: Mapping[str, Any]) -> str:
-    for option, value in given.items():
-        listed = value if isinstance(value, list) else [] if value is None else [value]
-        words += itertools.chain.from_iterable((option, str(one)) for one in listed)
-    return shlex.join(words)
 
 
 def _summarise(results: "StudyResults", page: Path) -> None:
