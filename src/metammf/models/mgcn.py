@@ -17,7 +17,8 @@ Source: Yu et al., *Multi-View Graph Convolutional Network for Multimedia Recomm
 As in the paper: all of it, with S~'s negative cosines set to zero, as a root of a row sum needs. The paper's 6 sums over all
 nodes; as in the public code, those of a batch stand for all, here each once. The public code departs from the paper in that it
 takes the mean of common and all M specific parts (over M + 1) for `fused`; that raw features are parameters that are learned
-too; that its penalty is laid on the final vectors; and in tau = 0.2, which it does not let be set.
+too; that its penalty is laid on the final vectors; that its learning rate fades by 0.96 every 50 epochs, where ours stays; and in
+tau = 0.2, which it does not let be set.
 
 Ours: any modalities. A node that lacks a modality (an item without it, a user none of whose items has it) gives it no weight in
 4. The contrastive terms are added to whatever objective the training config names. Items without a train interaction:
