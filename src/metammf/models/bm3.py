@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metammf.models.config import Search
-from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors
+from metammf.models.nodes import ContentConfig, FreeVectorModel
 from metammf.nn.backbone import LightGCNBackbone
 from metammf.nn.content import modality_key
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float
 
     from metammf.models.base import Batch, Inputs, VectorSource
     from metammf.nn.content import Content
@@ -56,7 +56,7 @@ class BM3Config(ContentConfig):
     """lambda: penalty on the squared norms of the propagated vectors of a train interaction."""
 
 
-class BM3(NodeModel):
+class BM3(FreeVectorModel):
     """LightGCN on free vectors, an item's own added to its propagated one, and a predictor over both sides.
 
     Args:
@@ -75,18 +75,12 @@ class BM3(NodeModel):
     def __init__(self, config: BM3Config, inputs: Inputs) -> None:
         super().__init__(inputs, config.embedding_dim, LightGCNBackbone(inputs.graph, config.num_layers))
         self.config = config
-        self.item_table = nn.Embedding(inputs.num_items, config.embedding_dim)
-        init_free_vectors(self.item_table, None)
         self.take_content(inputs, config)
         dim = config.embedding_dim
         self.projections = nn.ModuleDict(
             {modality_key(name): _linear(width, dim) for name, width in self.scaler.out_widths.items()}
         )
         self.predictor = _linear(dim, dim)
-
-    def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
-        """Return the free vectors of these items."""
-        return self.item_table(items)
 
     def propagate(self, inputs: Float[Tensor, "num_items dim"]) -> tuple[Tensor, Tensor]:
         """Return h_u of all users and h_i of all items."""
@@ -104,10 +98,6 @@ class BM3(NodeModel):
     def objective(self, training: Any) -> BM3Objective:
         """Return the paper's objective."""
         return BM3Objective(self, training.l2_reg)
-
-    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        """Return the free vectors of both sides."""
-        return [self.user_table(users), self.item_table(items)]
 
     def content_parameters(self) -> list[nn.Parameter]:
         """Return W_m and b_m."""
@@ -151,7 +141,7 @@ class BM3Objective:
     def _alignments(self, positives: Tensor, item_targets: Tensor) -> tuple[Tensor, Tensor]:
         own = self.model
         distinct, places = torch.unique(positives, return_inverse=True)
-        content = own.scaler(own.content.rows(distinct))
+        content = own.scaled_rows(distinct)
         between, within = item_targets.new_zeros(()), item_targets.new_zeros(())
         for name, vectors in own.modality_vectors(content).items():
             predicted = functional.embedding(places, own.predictor(vectors))

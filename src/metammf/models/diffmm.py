@@ -45,7 +45,7 @@ from torch.nn import functional
 
 from metammf.models.config import Search
 from metammf.models.extended import AllVectors, ExtendedObjective
-from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors
+from metammf.models.nodes import ContentConfig, FreeVectorModel
 from metammf.nn.backbone import Backbone
 from metammf.nn.content import modality_key
 from metammf.nn.diffusion import Denoiser, NoiseSchedule
@@ -121,7 +121,7 @@ class Views:
     modalities: tuple[Nodes, ...]
 
 
-class DiffMM(NodeModel):
+class DiffMM(FreeVectorModel):
     """Free vectors and projected content, propagated over the train interactions and over generated ones.
 
     Args:
@@ -139,11 +139,9 @@ class DiffMM(NodeModel):
     generated: Tensor
 
     def __init__(self, config: DiffMMConfig, inputs: Inputs) -> None:
-        super().__init__(inputs, config.embedding_dim, Backbone())
+        super().__init__(inputs, config.embedding_dim, Backbone(), without=inputs.cold_items)
         self.config = config
         dim, matrix = config.embedding_dim, inputs.train.matrix
-        self.item_table = nn.Embedding(inputs.num_items, dim)
-        init_free_vectors(self.item_table, None, without=inputs.cold_items)
         self.graph = LoopedGraph(matrix)
         self.take_content(inputs, config)
         keys = {modality_key(name): width for name, width in self.scaler.out_widths.items()}
@@ -222,14 +220,6 @@ class DiffMM(NodeModel):
             present = content.present[name].unsqueeze(1)
             vectors.append(functional.normalize(torch.where(present, projected, self.stand_ins[key]), dim=1))
         return vectors
-
-    def scaled_rows(self, items: Int[Tensor, " batch"]) -> Content:
-        """Return the scaled content of items of the data set."""
-        return self.scaler(self.content.rows(items))
-
-    def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
-        """Return the free vectors of these items."""
-        return self.item_table(items)
 
     def final(self, content: list[Tensor]) -> Nodes:
         """Return H, by e^m of all items."""
@@ -313,10 +303,6 @@ class DiffMM(NodeModel):
     def row_tables(self) -> list[nn.Embedding]:
         """Return none: the free vectors of all are propagated."""
         return []
-
-    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        """Return the free vectors of both sides."""
-        return [self.user_table(users), self.item_table(items)]
 
     def content_parameters(self) -> list[nn.Parameter]:
         """Return W_m and b_m, what stands for a modality that an item lacks, and the denoisers."""

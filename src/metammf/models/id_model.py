@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import NodeModel, init_free_vectors
+from metammf.models.nodes import FreeVectorModel
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
-
     from metammf.models.base import Inputs
     from metammf.nn.backbone import Backbone
 
@@ -37,7 +34,7 @@ class GraphModelConfig(IdModelConfig):
     """Share of all edges that a step leaves out of the graph."""
 
 
-class IdModel(NodeModel):
+class IdModel(FreeVectorModel):
     """Free vectors on both sides.
 
     Args:
@@ -56,22 +53,8 @@ class IdModel(NodeModel):
             edge_dropout=config.edge_dropout if isinstance(config, GraphModelConfig) else 0.0,
             init_std=config.init_std,
         )
-        self.item_table = nn.Embedding(inputs.num_items, config.embedding_dim)
-        init_free_vectors(self.item_table, config.init_std)
 
     @property
     def folds_users(self) -> bool:
         """Whether the backbone looks at what a user watched; a new user has no vector beside that."""
         return self.backbone.depth > 0
-
-    def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
-        """Return the free vectors of these items."""
-        return self.item_table(items)
-
-    def row_tables(self) -> list[nn.Embedding]:
-        """Return the free vectors of both sides, unless the backbone propagates those of all."""
-        return [] if self.backbone.propagates else [self.user_table, self.item_table]
-
-    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        """Return the free vectors of both sides."""
-        return [self.user_table(users), self.item_table(items)]

@@ -180,13 +180,9 @@ class InvRL(NodeModel):
         """Return the environment of each of these train interactions."""
         return self.environments[torch.searchsorted(self.keys, users * self.num_items + items)].long()
 
-    def scale(self, content: Content) -> Content:
-        """Bring raw features to the scale that the projections take; modalities that are not used fall out."""
-        return self.scaler(content)
-
     def features(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         """Return x_i of these items."""
-        return self._side_by_side(self.scale(self.content.rows(items)))
+        return self._side_by_side(self.scaled_rows(items))
 
     def _side_by_side(self, content: Content) -> Tensor:
         return self.concat(content) / self.row_norm
@@ -198,7 +194,7 @@ class InvRL(NodeModel):
 
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return the vectors of these items."""
-        return self.encode_scaled(self.scale(self.content.rows(items)), items)
+        return self.encode_scaled(self.scaled_rows(items), items)
 
     def encode_items(self, content: Content) -> Float[Tensor, "batch dim"]:
         """Return the vectors of items that have no interactions."""

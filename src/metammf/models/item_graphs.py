@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from metammf.models.config import Search
-from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors, scaled_features
+from metammf.models.nodes import ContentConfig, FreeVectorModel, scaled_features
 from metammf.nn.content import Content, FeatureScaling, modality_key
 from metammf.nn.content_graph import ContentGraph, has_direction
 
@@ -46,7 +46,7 @@ class ItemGraphConfig(ContentConfig):
     """Standard deviation of the free vectors at the start; Glorot's by default."""
 
 
-class ItemGraphModel(NodeModel):
+class ItemGraphModel(FreeVectorModel):
     """Free vectors on both sides, a backbone over who watched what, and a graph of the known items in each modality.
 
     An item without a train interaction has no free vector (it is zero), no edges, and the neighbours that its content has
@@ -66,10 +66,15 @@ class ItemGraphModel(NodeModel):
     cold: Tensor
 
     def __init__(self, config: ItemGraphConfig, inputs: Inputs, backbone: Backbone, *, weighted: bool) -> None:
-        super().__init__(inputs, config.embedding_dim, backbone, normalize=config.normalize, init_std=config.init_std)
+        super().__init__(
+            inputs,
+            config.embedding_dim,
+            backbone,
+            normalize=config.normalize,
+            init_std=config.init_std,
+            without=inputs.cold_items,
+        )
         self.num_item_layers = config.num_item_layers
-        self.item_table = nn.Embedding(inputs.num_items, config.embedding_dim)
-        init_free_vectors(self.item_table, config.init_std, without=inputs.cold_items)
         self.register_buffer("cold", torch.nonzero(inputs.cold_items).flatten(), persistent=False)
         self.take_content(inputs, config)
         features = scaled_features(self.scaler, inputs)
@@ -95,10 +100,6 @@ class ItemGraphModel(NodeModel):
         """Return which known items have a place in the graph of which modality."""
         return torch.stack([self.graph_of(name).members for name in self.modalities], dim=1)
 
-    def scaled_rows(self, items: Int[Tensor, " batch"]) -> Content:
-        """Return the scaled content of items of the data set."""
-        return self.scaler(self.content.rows(items))
-
     @abstractmethod
     def all_vectors(self) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the vectors of all nodes; those of items that are not known are not read.
@@ -111,10 +112,6 @@ class ItemGraphModel(NodeModel):
         self, content: Content, present: Bool[Tensor, "batch modalities"]
     ) -> Float[Tensor, "batch dim"]:
         """Return the vectors of items without interactions; `present` tells the modalities that they can be compared in."""
-
-    def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
-        """Return the free vectors of these items."""
-        return self.item_table(items)
 
     def forward(
         self, users: Int[Tensor, " users"], items: Int[Tensor, " items"]
@@ -142,7 +139,3 @@ class ItemGraphModel(NodeModel):
     def row_tables(self) -> list[nn.Embedding]:
         """Return none: the item graphs propagate the free vectors of all."""
         return []
-
-    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        """Return the free vectors of both sides."""
-        return [self.user_table(users), self.item_table(items)]

@@ -184,17 +184,13 @@ class MetaMMF(NodeModel):
         dim = self.user_table.embedding_dim
         self.unknown_user = UnknownRow(dim, inputs.cold_users, share) if share else None
 
-    def scale(self, content: Content) -> Content:
-        """Bring raw features to the scale that the fusion takes; modalities that are not used fall out."""
-        return self.scaler(content)
-
     def fuse_scaled(self, content: Content) -> Float[Tensor, "batch width"]:
         """Return the multimodal vectors e^m of these items."""
         return self.fusion(content)
 
     def fuse_rows(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         """Return the multimodal vectors e^m of items of the data set."""
-        return self.fuse_scaled(self.scale(self.content.rows(items)))
+        return self.fuse_scaled(self.scaled_rows(items))
 
     def _combined(self, content: Tensor, ids: Tensor) -> Tensor:
         return torch.cat([content, ids], dim=1) if self.combine == "concat" else content + ids
@@ -246,7 +242,7 @@ class MetaMMF(NodeModel):
     def _liked(self, items: Tensor) -> Tensor:
         """Return what preferences for these items are summed of."""
         with torch.no_grad():
-            return self.preferences.table(self.scale(self.content.rows(items)))
+            return self.preferences.table(self.scaled_rows(items))
 
     def forward(
         self, users: Int[Tensor, " users"], items: Int[Tensor, " items"]

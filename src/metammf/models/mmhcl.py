@@ -166,10 +166,6 @@ class MMHCL(NodeModel):
         """Return the objective with the contrast of both sides."""
         return MMHCLObjective(self, standard)
 
-    def row_tables(self) -> list[nn.Embedding]:
-        """Return none: the free vectors of all are propagated."""
-        return []
-
     def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
         """Return the free vectors of both sides and orders."""
         return [self.user_table(users), self.second_users(users), self.item_table(items), self.second_items(items)]

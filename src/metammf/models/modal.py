@@ -76,10 +76,6 @@ class ModalModel(NodeModel):
     def make_backbone(config: Any, inputs: Inputs, modalities: tuple[str, ...]) -> Backbone:
         """Return what takes [id || one a modality] of all nodes to the vectors that are scored."""
 
-    def scale(self, content: Content) -> Content:
-        """Bring raw features to the scale that the maps take; modalities that are not used fall out."""
-        return self.scaler(content)
-
     def fuse_scaled(self, content: Content) -> Float[Tensor, "batch width"]:
         """Return the mapped features of these items, the modalities side by side."""
         parts = torch.split(self.concat(content), self.widths, dim=1)
@@ -87,7 +83,7 @@ class ModalModel(NodeModel):
 
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         """Return [id || one a modality] of these items."""
-        fused = self.fuse_scaled(self.scale(self.content.rows(items)))
+        fused = self.fuse_scaled(self.scaled_rows(items))
         return torch.cat([self.item_ids(items, self.isolated), fused], dim=1)
 
     def encode_items(self, content: Content) -> Float[Tensor, "batch dim"]:

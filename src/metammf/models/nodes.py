@@ -231,6 +231,14 @@ class NodeModel(Model):
         self.modalities = tuple(self.scaler.widths)
         self.content = inputs.content
 
+    def scale(self, content: Content) -> Content:
+        """Bring raw features to the scale that the model takes; modalities that are not used fall out."""
+        return self.scaler(content)
+
+    def scaled_rows(self, items: Int[Tensor, " batch"]) -> Content:
+        """Return the scaled content of items of the data set."""
+        return self.scale(self.content.rows(items))
+
     @abstractmethod
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return what enters the backbone for these items."""
@@ -300,3 +308,51 @@ class NodeModel(Model):
         if torch.is_grad_enabled() or len(items) <= _CHUNK_ROWS:
             return compute(items)
         return torch.cat([compute(chunk) for chunk in torch.split(items, _CHUNK_ROWS)])
+
+
+class FreeVectorModel(NodeModel):
+    """A free vector on both sides is what enters the backbone.
+
+    Args:
+        inputs: Counts.
+        dim: Width.
+        backbone: What is done to the vectors.
+        normalize, hide_targets, edge_dropout, init_std: See `NodeModel`.
+        without: Items that are to be without one, (N,): theirs is zero.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        dim: int,
+        backbone: Backbone,
+        *,
+        normalize: bool = False,
+        hide_targets: bool = False,
+        edge_dropout: float = 0.0,
+        init_std: float | None = None,
+        without: Bool[Tensor, " num_items"] | None = None,
+    ) -> None:
+        super().__init__(
+            inputs,
+            dim,
+            backbone,
+            normalize=normalize,
+            hide_targets=hide_targets,
+            edge_dropout=edge_dropout,
+            init_std=init_std,
+        )
+        self.item_table = nn.Embedding(inputs.num_items, dim)
+        init_free_vectors(self.item_table, init_std, without)
+
+    def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+        """Return the free vectors of these items."""
+        return self.item_table(items)
+
+    def row_tables(self) -> list[nn.Embedding]:
+        """Return the free vectors of both sides, unless the backbone propagates those of all."""
+        return [] if self.backbone.propagates else [self.user_table, self.item_table]
+
+    def embeddings(self, users: Tensor, items: Tensor) -> list[Tensor]:
+        """Return the free vectors of both sides."""
+        return [self.user_table(users), self.item_table(items)]

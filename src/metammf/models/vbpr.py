@@ -70,17 +70,13 @@ class VBPR(NodeModel):
         self.project = nn.Linear(sum(self.scaler.out_widths.values()), 1 + self.part, bias=False)  # beta | E
         nn.init.xavier_uniform_(self.project.weight)
 
-    def scale(self, content: Content) -> Content:
-        """Bring raw features to the scale that the projection takes; modalities that are not used fall out."""
-        return self.scaler(content)
-
     def fuse_scaled(self, content: Content) -> Float[Tensor, "batch width"]:
         """Return [beta . f_i | E f_i] of these items."""
         return self.project(self.concat(content))
 
     def item_inputs(self, items: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return the vectors of these items."""
-        return self.encode_scaled(self.scale(self.content.rows(items)), items)
+        return self.encode_scaled(self.scaled_rows(items), items)
 
     def forward(
         self, users: Int[Tensor, " users"], items: Int[Tensor, " items"]
