@@ -102,8 +102,9 @@ class InvRL(NodeModel):
     *The public code besides*: has no L_I; replaces the features that a mask has closed by nothing (m * x) in the predictor but
     only penalises those that it has opened in the environments, as here, where Liu et al. give these (1 - m) * x; weighs the
     variance by mu + 1/2 beyond [0, 1] as well, and draws noise for every environment apart (here one draw a step, lest noise be
-    taken for variance); lets alpha and lambda grow by a twentieth a round; draws negatives among all items. Its textual
-    features of TikTok are words with vectors that it learns; here a modality is a matrix of features.
+    taken for variance); lets alpha and lambda grow by a twentieth a round; draws negatives among all items; lays a tenth of W's
+    penalty on W_e and W', and twice gamma's on v (here each kind of parameter has one decay). Its textual features of TikTok are
+    words with vectors that it learns; here a modality is a matrix of features.
 
     *Ours*: a learned vector stands for a modality that an item lacks. An item without a train interaction has v_i = 0, which is
     where a penalty would leave it, and is scored by its content, whether it is in the data set or is added later.
