@@ -219,7 +219,7 @@ def test_batches_that_are_ranked_side_by_side(threads: int) -> None:
         found = rank(Scores(torch.from_numpy(scores)), users, 5, seen=seen, batch_size=7)
         broken = scores.copy()
         broken[users[31], 3] = np.nan
-        with pytest.raises(DataError, match="NaN in row 3"):
+        with pytest.raises(DataError, match=rf"NaN for user {users[31]} \(by index\)"):
             rank(Scores(torch.from_numpy(broken)), users, 5, seen=seen, batch_size=7)
         assert torch.get_num_threads() == threads
         begun = rank_batches(Scores(torch.from_numpy(scores)), users, 5, batch_size=7)

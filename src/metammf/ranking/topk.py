@@ -40,6 +40,18 @@ _CHUNK = 8
 _NO_KEY = np.iinfo(np.int64).max
 
 
+class _NotANumberError(DataError):
+    """A score is NaN.
+
+    Args:
+        row: Where, among those that were asked for together.
+    """
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"scores: expected numbers, got NaN in row {row}")
+        self.row = row
+
+
 class ItemScorer(Protocol):
     """What a ranking needs of a model. Several threads ask at once, each for other users."""
 
@@ -277,7 +289,7 @@ def _lower_bound(scores: Tensor, k: int) -> Tensor:
 def _refuse_nan(rows: Tensor) -> None:
     broken = rows.isnan()
     if broken.any():
-        raise DataError(f"scores: expected numbers, got NaN in row {int(broken.nonzero()[0, 0])}")
+        raise _NotANumberError(int(broken.nonzero()[0, 0]))
 
 
 def entries_of(matrix: sparse.csr_array, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -423,7 +435,7 @@ def _ranked(
         if hidden is not None and borders is not None:
             inside = slice(*borders[number : number + 2])
             places = torch.from_numpy((hidden[0][inside] - start) * width + hidden[1][inside]).to(scores.device)
-        with _hidden(scores, places):
+        with _hidden(scores, places), _user_named(users[start:]):
             if _in_numpy(scores) and width:
                 row, item, value = _few(scores, k)
                 few.append((row + start - begin, item, value))
@@ -444,6 +456,15 @@ def _ranked(
     if allowed is not None:
         items = np.where(items >= 0, np.append(allowed, -1)[items], -1)
     return items, best
+
+
+@contextlib.contextmanager
+def _user_named(users: NDArray[np.int64]) -> Iterator[None]:
+    """Name the user rather than the row of a block, which says nothing outside."""
+    try:
+        yield
+    except _NotANumberError as error:
+        raise DataError(f"scores: expected numbers, got NaN for user {users[error.row]} (by index)") from error
 
 
 def _scored(scorer: ItemScorer, users: NDArray[np.int64]) -> Tensor:
