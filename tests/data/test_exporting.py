@@ -81,6 +81,14 @@ def test_a_split_can_be_given_to_a_log_without_one(tmp_path, make_dataset):
         assert set(getattr(read, part).keys.tolist()) == set(getattr(split, part).keys.tolist())
 
 
+def test_histories_that_no_form_can_hold_are_refused(make_dataset):
+    dataset = make_dataset(parts=False)
+    with pytest.raises(
+        DataError, match="split 'cold-user': expected train, validation and test alone, got histories of"
+    ):
+        with_split(dataset, dataset.split("cold-user", cold_share=0.5))
+
+
 def test_refusals_leave_nothing(tmp_path, make_dataset):
     dataset = make_dataset()
     with pytest.raises(ConfigError, match="did you mean 'recbole'"):

@@ -170,6 +170,14 @@ def test_dropped_features_are_no_content(folder: Path, tmp_path: Path) -> None:
     assert all(row.failed is None for row in found.rows)
 
 
+def test_cold_users_have_a_table_and_tests_where_the_split_makes_some(folder: Path, tmp_path: Path) -> None:
+    options = replace(ONE_PLAIN, settings={"split.method": "cold-user", "split.cold_share": 0.3})
+    ease = Variant("ease", "ease", "ease", "ease")
+    found = run_study(pair(ease, POPULAR), folder, tmp_path / "study", options)
+    assert all(0 <= row.seeds[0].test["cold users"]["ndcg@20"] <= 1 for row in found.rows)
+    assert [test.table for test in found.tests if test.table in ("all", "cold users")] == ["all", "cold users"]
+
+
 def test_a_map_by_who_watches_what(folder: Path, tmp_path: Path) -> None:
     found = run_study(small("map"), folder, tmp_path / "study", OPTIONS)
     assert found.mapped is not None

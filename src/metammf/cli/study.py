@@ -142,7 +142,8 @@ def _summarise(results: "StudyResults", page: Path) -> None:
     from metammf.report.study_page import findings
     from metammf.report.tables import of_metric
 
-    tables = [name for name in ("all", "cold among all", "cold among cold") if _any_has(results, name)]
+    shown_tables = ("all", "cold among all", "cold among cold", "cold users")
+    tables = [name for name in shown_tables if _any_has(results, name)]
     rows = []
     for row in results.rows:
         cells = [of_metric(row.seeds, results.metric, name) for name in tables]

@@ -74,7 +74,16 @@ def export_dataset(
 
 
 def with_split(dataset: Dataset, split: Split) -> Dataset:
-    """Return the data set with the parts of a split as its own; interactions that are in no part are left out."""
+    """Return the data set with the parts of a split as its own; interactions that are in no part are left out.
+
+    Raises:
+        DataError: users come with a history beside the parts, as cold ones do, which has no place among them.
+    """
+    if split.history is not None:
+        raise DataError(
+            f"split {split.method!r}: expected train, validation and test alone, got histories of"
+            f" {len(split.history)} interactions beside them, which these forms cannot hold"
+        )
     logs = (split.train, split.validation, split.test)
     log: Interactions = logs[0].union(logs[1]).union(logs[2])
     parts = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in logs])

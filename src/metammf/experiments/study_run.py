@@ -25,10 +25,9 @@ from filelock import FileLock, Timeout
 from metammf.data.folder import load_dataset
 from metammf.data.synthetic import TRUTH_FILE, load_truth
 from metammf.errors import ConfigError, DataError, RunError, TrainingError, WriteError
-from metammf.evaluation.result import TABLES
 from metammf.evaluation.significance import compare, holm
 from metammf.experiments.clusters import cluster_quality, taste_communities
-from metammf.experiments.comparison_results import Trial
+from metammf.experiments.comparison_results import TABLES, Trial
 from metammf.experiments.config import merge
 from metammf.experiments.environment import environment
 from metammf.experiments.evaluating import evaluated_once
@@ -455,10 +454,15 @@ def _tests(plan: Plan, found: Mapping[str, Sequence[StudyOutcome]], metric: str)
             [one.test for one in found[key] if one.test is not None and _seed(one) in seeds] for key in (a, b)
         )
         for table, prefix in TABLES.items():
-            if left[0].tables[table]:
-                tests.append(as_pair(metric, table.replace("_", " "), a, b, compare(left, right, prefix + metric)))
+            if _has(found[a], table) and _has(found[b], table):
+                tests.append(as_pair(metric, table, a, b, compare(left, right, prefix + metric)))
     adjusted = holm([test.p for test in tests]).tolist()
     return tuple(replace(test, p_holm=p) for test, p in zip(tests, adjusted, strict=True))
+
+
+def _has(outcomes: Sequence[StudyOutcome], table: str) -> bool:
+    """Whether the test part has an interaction of a table; that of cold users is there where the split makes some."""
+    return any(table in one.result.test for one in outcomes if one.result is not None)
 
 
 def _seed(outcome: StudyOutcome) -> int:

@@ -105,7 +105,7 @@ def findings(results: StudyResults) -> list[str]:
         value = "" if cell is None else f", {number(cell.mean)} on test"
         found.append(f"Validation prefers {best.label} by {metric_name(results.metric)}{value}.")
     labels = {row.key: row.label for row in results.rows}
-    for table in ("all", "cold among all"):
+    for table in ("all", "cold among all", "cold users"):
         tests = [test for test in results.tests if test.table == table]
         if tests:
             found.append(f"{TABLE_TITLES[table]}: {_verdicts(tests, labels)}.")
