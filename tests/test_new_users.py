@@ -17,12 +17,14 @@ from metammf.evaluation.evaluate import evaluate
 from metammf.models.base import Inputs
 from metammf.models.content_knn import ContentKNNConfig
 from metammf.models.ease import EASEConfig
+from metammf.models.freedom import FREEDOMConfig
 from metammf.models.gat import GATConfig
 from metammf.models.graphsage import GraphSAGEConfig
 from metammf.models.itemknn import ItemKNNConfig
 from metammf.models.lightgcn import LightGCN, LightGCNConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
+from metammf.models.mgcn import MGCNConfig
 from metammf.models.p3 import P3Config
 from metammf.models.popularity import PopularityConfig
 from metammf.models.scorers import FallbackScorer, HistoryOverlay, VectorScorer, validation_scorer
@@ -40,6 +42,7 @@ SMALL: dict[str, Any] = {"embedding_dim": 8, "hidden_dims": (6,), "meta_dim": 2,
 CONFIGS: dict[str, Any] = {
     "content-knn": ContentKNNConfig(),
     "ease": EASEConfig(),
+    "freedom": FREEDOMConfig(embedding_dim=8, num_neighbours=4, edge_pruning=0.3),
     "gat": GATConfig(embedding_dim=4, num_heads=2, hidden_dropout=0.0, final_dropout=0.0),
     "graphsage": GraphSAGEConfig(embedding_dim=4, hidden_dropout=0.0, final_dropout=0.0),
     "itemknn": ItemKNNConfig(),
@@ -47,6 +50,7 @@ CONFIGS: dict[str, Any] = {
     "metammf-gat": MetaMMFConfig(backbone="gat", num_heads=2, hidden_dropout=0.0, final_dropout=0.0, **SMALL),
     "metammf-lightgcn": MetaMMFConfig(backbone="lightgcn", simulated_cold_users=0.2, **SMALL),
     "metammf-users": MetaMMFConfig(backbone="mf", user_fusion="cp", hide_targets=True, **SMALL),
+    "mgcn": MGCNConfig(embedding_dim=8, num_neighbours=4),
     "p3": P3Config(),
     "popularity": PopularityConfig(),
 }
@@ -113,7 +117,7 @@ def test_models_of_user_ids_cannot() -> None:
 
 def test_items_that_the_model_knows_nothing_of_tell_nothing(fitted: dict[str, Recommender]) -> None:
     cold = ["item-16", "item-17"]
-    for name in ("lightgcn", "ease", "itemknn", "content-knn", "gat"):
+    for name in ("lightgcn", "ease", "freedom", "itemknn", "content-knn", "gat", "mgcn"):
         with pytest.raises(DataError, match="none of the 2 watched items has a train interaction"):
             fitted[name].recommend_for(cold)
         more, less = (fitted[name].recommend_for(ids, k=5) for ids in ([*WATCHED, "item-16"], WATCHED))
@@ -152,6 +156,31 @@ def test_a_new_user_who_watched_a_new_item(users: Recommender, tmp_path: Path) -
     for each in (wider, Recommender.load(tmp_path / "wider")):
         assert each.recommend_for(["new-b"], k=3)["title"].to_list() == ["group 1"] * 3
         assert each.embed_users([["new-b"]])[0] == pytest.approx(users.embed_users([["item-17"]])[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["freedom", "mgcn"])
+def test_a_new_item_tells_nothing_to_a_model_that_listens_to_known_ones(
+    name: str, fitted: dict[str, Recommender], tmp_path: Path
+) -> None:
+    fitted[name].save(tmp_path / "saved")
+    loaded = Recommender.load(tmp_path / "saved")
+    wider = loaded.add_items(["new"], SPLIT.catalog.features.select(np.array([1])))
+    more, less = wider.recommend_for([*WATCHED, "new"], k=5), wider.recommend_for(WATCHED, k=5, exclude=["new"])
+    assert more.equals(less)
+    with pytest.raises(DataError, match="none of the 1 watched items has a train interaction"):
+        wider.recommend_for(["new"])
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.0, True), (0.3, False)])
+def test_attention_that_was_not_taught_to_do_without_users_own_vectors_is_told(
+    share: float, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = MetaMMFConfig(backbone="gat", simulated_cold_users=share, **SMALL)
+    brief = TRAINING.model_copy(update={"epochs": 1})
+    recommender = fit(config, SPLIT.development, training=brief)
+    for _ in range(2):
+        recommender.recommend_for(WATCHED)
+    assert caplog.text.count("may rank badly for users who are new") == told
 
 
 def test_a_solved_model_of_content_ranks_an_item_that_is_new_for_a_user_that_is(

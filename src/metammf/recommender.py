@@ -5,6 +5,7 @@ Outside ids stop here: what goes in and comes out are the outside world's, what 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from metammf.models.base import HistoryModel, Scorer, SolvedModel
     from metammf.models.config import ModelConfig
     from metammf.nn.content import Content
+
+log = logging.getLogger(__name__)
 
 _ENCODED_AT_ONCE = 8192
 Seen = Literal["train", "train+validation", "none"]
@@ -266,13 +269,19 @@ class Recommender:
             )
         if not self.item_memory:
             raise ConfigError("the recommender was saved without what it takes new users in by: train it again")
+        if self.model.may_misjudge_new_users:
+            log.warning(
+                "%s may rank badly for users who are new: its attention may have learned to look at users' own vectors rather"
+                " than at what they watched, and these have none (MetaMMF: simulated_cold_users teaches it)",
+                self.config.name,
+            )
         return FoldInScorer(model, self.item_memory, self.vectors())
 
     @property
     def _told_items(self) -> NDArray[np.bool_]:
         """Items of which the model knows something, so that they tell something of who watched them, (N,)."""
         known = np.ones(self.num_items, dtype=np.bool_)
-        if not isinstance(self._history_model(), ContentModel):
+        if not isinstance(self._history_model(), ContentHistoryModel):
             known[: self.train.num_items] = self.train.item_counts > 0
         return known
 
@@ -434,8 +443,13 @@ class Recommender:
     def _grown_memory(self, features: ItemFeatures) -> Mapping[str, Tensor] | None:
         """The memory of the items with that of new ones, so that who watched a new one can be ranked for too."""
         model = self._history_model()
-        if not isinstance(model, ContentHistoryModel) or not self.item_memory:
+        if model is None or not self.item_memory:
             return None
+        if not isinstance(model, ContentHistoryModel):  # a new one tells nothing of who watched it
+            new = features.num_items
+            return {
+                name: torch.cat([rows, rows.new_zeros(new, *rows.shape[1:])]) for name, rows in self.item_memory.items()
+            }
         parts = [self.item_memory, *(model.new_item_memory(content) for content in _in_chunks(features))]
         return {name: torch.cat([part[name] for part in parts]) for name in self.item_memory}
 

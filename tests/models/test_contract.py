@@ -43,7 +43,7 @@ SMALL = MetaMMFConfig(
     embedding_dim=16, hidden_dims=(12,), meta_dim=2, cp_rank=3, num_layers=1, hidden_dropout=0.0, final_dropout=0.0
 )
 # At these few steps, one head in one layer does not always find the neighbours that tell; what a user without a vector of its own
-# attends to has to be taught as well.
+# attends to has to be taught as well: untaught, the model says that it may rank badly for users who are new.
 HEADS = {"num_layers": 2, "num_heads": 4, "simulated_cold_users": 0.3}
 COMBINATIONS = [
     SMALL.model_copy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -10,11 +11,18 @@ import torch
 from torch import Tensor
 
 from metammf.models.base import Inputs, history_model
+from metammf.models.bm3 import BM3, BM3Config
+from metammf.models.freedom import FREEDOM, FREEDOMConfig
 from metammf.models.gat import GAT, GATConfig
 from metammf.models.graphsage import GraphSAGE, GraphSAGEConfig
+from metammf.models.grcn import GRCN, GRCNConfig
+from metammf.models.lattice import LATTICE, LATTICEConfig
 from metammf.models.lightgcn import LightGCN, LightGCNConfig
 from metammf.models.metammf import MetaMMF, MetaMMFConfig
 from metammf.models.mf import MF, MFConfig
+from metammf.models.mgcn import MGCN, MGCNConfig
+from metammf.models.mmgcn import MMGCN, MMGCNConfig
+from metammf.models.ngcf import NGCF, NGCFConfig
 from metammf.models.vbpr import VBPR, VBPRConfig
 from metammf.nn.backbone import BackboneKind
 from metammf.nn.content import Content
@@ -152,10 +160,23 @@ def test_a_known_user_without_a_vector_of_its_own_is_folded_in_as_it_was_trained
 
 
 @pytest.mark.parametrize(
-    ("kind", "config"), [(GAT, GATConfig), (GraphSAGE, GraphSAGEConfig), (LightGCN, LightGCNConfig)]
+    ("kind", "config"),
+    [
+        (BM3, BM3Config),
+        (FREEDOM, FREEDOMConfig),
+        (GAT, GATConfig),
+        (GraphSAGE, GraphSAGEConfig),
+        (LATTICE, LATTICEConfig),
+        (LightGCN, LightGCNConfig),
+        (MGCN, MGCNConfig),
+        (MMGCN, partial(MMGCNConfig, content_dim=3)),
+        (NGCF, partial(NGCFConfig, layer_dims=(5, 3))),
+    ],
 )
-def test_models_of_ids_fold_users_in_by_their_edges(kind: Any, config: Any) -> None:
+def test_a_known_user_is_folded_in_by_its_edges_as_one_without_a_vector_of_its_own(kind: Any, config: Any) -> None:
+    torch.manual_seed(0)
     model = kind(config(embedding_dim=4), INPUTS).eval()
+    assert history_model(model) is model
     with torch.no_grad():
         model.user_table.weight.zero_()
         found = model.encode_users(INPUTS.graph.histories(torch.arange(USERS)), model.item_memory())
@@ -169,9 +190,19 @@ def test_who_can_fold_users_in() -> None:
         MF(MFConfig(), INPUTS),
         VBPR(VBPRConfig(), INPUTS),
         LightGCN(LightGCNConfig(num_layers=0), INPUTS),
+        LATTICE(LATTICEConfig(backbone="mf"), INPUTS),
+        GRCN(GRCNConfig(), INPUTS),
     ]
     assert all(history_model(model) is not None for model in able)
     assert not any(history_model(model) is not None for model in unable)
+
+
+def test_attention_that_no_step_taught_to_do_without_users_own_vectors_is_told() -> None:
+    assert made(backbone="gat").may_misjudge_new_users
+    assert GAT(GATConfig(embedding_dim=4), INPUTS).may_misjudge_new_users
+    assert not made(backbone="gat", simulated_cold_users=0.2).may_misjudge_new_users
+    assert not made(backbone="graphsage").may_misjudge_new_users
+    assert not made(backbone="mf", user_fusion=None).may_misjudge_new_users
 
 
 def test_simulated_cold_users_get_the_unknown_row_in_training_alone() -> None:

@@ -235,6 +235,11 @@ class Model(nn.Module, ABC):
         return False
 
     @property
+    def may_misjudge_new_users(self) -> bool:
+        """Whether training may have left untaught how a user who comes with a history and no vector of its own is folded in."""
+        return False
+
+    @property
     def knows_nobody(self) -> bool:
         """Whether training has taught a vector for a user of whom nothing is known, which popularity would stand in for."""
         return False
@@ -311,7 +316,7 @@ def history_model(model: Model) -> HistoryModel | None:
 
 @runtime_checkable
 class ContentHistoryModel(HistoryModel, Protocol):
-    """One for which a user may have watched items that it has never seen either."""
+    """One for which a user may have watched items that it has never seen either; to others these tell nothing."""
 
     def new_item_memory(self, content: Content) -> Mapping[str, Tensor]:
         """Return the item memory of items that are new, from content alone."""

@@ -91,6 +91,11 @@ class BM3(FreeVectorModel):
         """Return f(h)."""
         return self.predictor(vectors)
 
+    @property
+    def folds_users(self) -> bool:
+        """Whether LightGCN looks at what a user watched; a new user has no vector beside that."""
+        return self.backbone.depth > 0
+
     def modality_vectors(self, content: Content) -> dict[str, Float[Tensor, "batch dim"]]:
         """Return h_i^m by modality, of scaled content; without meaning where an item lacks the modality."""
         return {name: self.projections[modality_key(name)](content.values[name]) for name in self.modalities}

@@ -47,6 +47,9 @@ class GAT(IdModel):
     a layer is `hidden_dropout` after the one before; the free vectors themselves are not dropped. It drops 0.6 there and of the
     attention's weights; the defaults here are the dropouts of MetaMMF's GraphSAGE, and none on attention.
 
+    A user who is new has no vector of its own, which attention may have preferred to what users watched in training: it is
+    folded in, with a warning.
+
     Args:
         config: Its settings.
         inputs: Counts and the graph.

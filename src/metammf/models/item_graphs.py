@@ -2,7 +2,8 @@
 
 Known items are those with a train interaction. The graphs are among them alone: the free vector of another item is noise,
 and an item that is added later could be nobody's neighbour either. All other items, of the data set or new, are rows
-beside the graphs: `encode_items` gives them what their nearest known items by content give them.
+beside the graphs: `encode_items` gives them what their nearest known items by content give them. Of who watched them they say
+nothing: a user who is new is told by the known items that it watched.
 """
 
 from __future__ import annotations
@@ -135,6 +136,11 @@ class ItemGraphModel(FreeVectorModel):
     def without_edges(self, count: int) -> Float[Tensor, "count dim"]:
         """Return what the backbone makes of items that have neither a free vector nor an edge."""
         return self.backbone.isolated(self.item_table.weight.new_zeros(count, self.item_table.embedding_dim))
+
+    @property
+    def folds_users(self) -> bool:
+        """Whether the backbone looks at what a user watched; a new user has no vector beside that."""
+        return self.backbone.depth > 0
 
     def row_tables(self) -> list[nn.Embedding]:
         """Return none: the item graphs propagate the free vectors of all."""

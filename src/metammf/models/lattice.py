@@ -34,7 +34,7 @@ from torch.nn import functional
 
 from metammf.models.config import Search
 from metammf.models.item_graphs import ItemGraphConfig, ItemGraphModel
-from metammf.nn.backbone import Backbone, BackboneKind, GraphSAGEBackbone, LightGCNBackbone
+from metammf.nn.backbone import Backbone, GraphSAGEBackbone, LightGCNBackbone
 from metammf.nn.content import Content, modality_key
 from metammf.nn.content_graph import LearnedGraph, shares
 from metammf.nn.projection import Projections
@@ -49,7 +49,7 @@ class LATTICEConfig(ItemGraphConfig):
     """Settings of LATTICE; the defaults are the paper's."""
 
     name: Literal["lattice"] = "lattice"
-    backbone: BackboneKind = "lightgcn"
+    backbone: Literal["mf", "graphsage", "lightgcn"] = "lightgcn"
     """What makes vectors of who watched what: "mf", "graphsage" or "lightgcn"."""
     feature_dim: Annotated[int, Field(ge=1), Search(16, 128, log=True)] = 64
     """Width of the projected features that the learned graphs are made of."""

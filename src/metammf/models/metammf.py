@@ -6,6 +6,10 @@ Source: Liu et al., *Dynamic Multimodal Fusion via Meta-Learning Towards Micro-V
 Beyond the paper, its future work: `user_fusion` writes a user's own fusion of its preferences by the same
 network, p_u^m = the mean of the features of modality m over what the user watched, e_u = [e_u^m || e_u^c] or their sum; where
 nothing watched has a modality, a learned vector stands in. `simulated_cold_users` trains the path of a user that has no e_u^c.
+
+Without it a user who is new goes through the backbone with zero for e_u^c. On GraphSAGE and LightGCN what its items send is added
+to that, as for every user in training. On GAT the two compete for attention: training may have given nearly all of it to users'
+own vectors, and then what items send was never taught to tell. Such a model says so by a warning when it ranks for a new user.
 """
 
 from __future__ import annotations

@@ -41,12 +41,13 @@ from metammf.nn.losses import contrastive_loss
 from metammf.nn.projection import Projections
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jaxtyping import Bool, Float
 
     from metammf.models.base import Batch, Inputs, Objective, VectorSource
     from metammf.nn.content import Content
+    from metammf.nn.histories import Histories
 
 
 class MGCNConfig(ItemGraphConfig):
@@ -149,6 +150,29 @@ class MGCN(ItemGraphModel):
         self.views = (behaviour, fused) if self.training else None
         users, items = (behaviour + fused).split([self.num_users, self.num_items])
         return users, items
+
+    @property
+    def folds_users(self) -> bool:
+        """Whether a user that comes with a history has a vector: by its items' content at the least."""
+        return True
+
+    def item_memory(self) -> dict[str, Tensor]:
+        """Return what users' neighbours send them at each hop, and in each modality, and which of these they have."""
+        memory = super().item_memory()
+        graph = self.backbone.graph
+        assert graph is not None  # LightGCN has one
+        scale = graph.item_degrees.clamp(min=1).rsqrt()
+        with self._evaluating(), torch.no_grad():
+            for place, view in enumerate(self._content_views()):
+                memory[f"content_{place}"] = scale * view[self.num_users :]
+        return memory | {"present": self.members().float()}
+
+    def fold_in(self, histories: Histories, memory: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
+        """Return b + fused of users that are new, who have no free vector."""
+        behaviour = super().fold_in(histories, memory)
+        scale = histories.counts.clamp(min=1).rsqrt()
+        contents = [scale * histories.sum(memory[f"content_{place}"]) for place in range(len(self.modalities))]
+        return behaviour + self.fuser(contents, behaviour, histories.sum(memory["present"]) > 0)
 
     def new_item_vectors(
         self, content: Content, present: Bool[Tensor, "batch modalities"]

@@ -19,10 +19,13 @@ from metammf.nn.backbone import Backbone
 from metammf.nn.content import modality_key
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float
 
     from metammf.models.base import Inputs
     from metammf.nn.graph import BipartiteGraph, Neighbourhoods
+    from metammf.nn.histories import Histories
 
 
 class MMGCNConfig(ModalModelConfig):
@@ -90,6 +93,7 @@ class MMGCNBackbone(Backbone):
         combination: Literal["add", "concat"],
     ) -> None:
         super().__init__(graph)
+        self.num_layers = num_layers
         self.widths = [dim, *[content_dim] * len(modalities)]
         self.layers = nn.ModuleDict(
             {
@@ -107,30 +111,63 @@ class MMGCNBackbone(Backbone):
         graph: Neighbourhoods | None = None,
     ) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the sums over modalities."""
-        graph = self._over(graph)
+        total_users, total_items, _ = self._run(users, items, self._over(graph))
+        return total_users, total_items
+
+    @property
+    def depth(self) -> int:
+        """Layers L of a modality."""
+        return self.num_layers
+
+    def _run(
+        self, users: Tensor, items: Tensor, graph: Neighbourhoods
+    ) -> tuple[Tensor, Tensor, list[Float[Tensor, "num_items modalities_dim"]]]:
+        """The sums over modalities, and what items send at each depth, the modalities side by side."""
+        sent: list[list[Tensor]] = [[] for _ in range(self.num_layers)]
         (user_ids, *user_parts), (item_ids, *item_parts) = (torch.split(x, self.widths, dim=1) for x in (users, items))
         total_users, total_items = torch.zeros_like(user_ids), torch.zeros_like(item_ids)
         for layers, of_users, of_items in zip(self.layers.values(), user_parts, item_parts, strict=True):
             assert isinstance(layers, nn.ModuleList)
-            for layer in layers:
+            for layer, told in zip(layers, sent, strict=True):
                 assert isinstance(layer, ModalLayer)
-                around = graph.mean_neighbours(layer.message(of_users), layer.message(of_items))
+                told.append(layer.message(of_items))
+                around = graph.mean_neighbours(layer.message(of_users), told[-1])
                 of_users = layer.combine(of_users, user_ids, around[0])
                 of_items = layer.combine(of_items, item_ids, around[1])
             total_users, total_items = total_users + of_users, total_items + of_items
-        return total_users, total_items
+        return total_users, total_items, [torch.cat(told, dim=1) for told in sent]
 
     def isolated(self, nodes: Float[Tensor, "batch width"]) -> Float[Tensor, "batch dim"]:
         """Return the vectors of nodes whose mean over neighbours is zero."""
+        nothing = nodes.new_zeros(len(nodes), len(self.layers) * self.widths[0])
+        return self._from_means(nodes, [nothing] * self.num_layers)
+
+    def _from_means(self, nodes: Tensor, means: Sequence[Tensor]) -> Tensor:
+        """Nodes by the means over neighbours of what these send at each depth, the modalities side by side."""
         ids, *parts = torch.split(nodes, self.widths, dim=1)
         total = torch.zeros_like(ids)
-        for layers, part in zip(self.layers.values(), parts, strict=True):
+        for place, (layers, part) in enumerate(zip(self.layers.values(), parts, strict=True)):
             assert isinstance(layers, nn.ModuleList)
-            for layer in layers:
+            for layer, mean in zip(layers, means, strict=True):
                 assert isinstance(layer, ModalLayer)
-                part = layer.combine(part, ids, torch.zeros_like(ids))
+                part = layer.combine(part, ids, mean.chunk(len(self.layers), dim=1)[place])
             total = total + part
         return total
+
+    def item_layers(
+        self, users: Float[Tensor, "num_users width"], items: Float[Tensor, "num_items width"]
+    ) -> list[Float[Tensor, "num_items modalities_dim"]]:
+        """Return what items send at each depth, the modalities side by side."""
+        return self._run(users, items, self._over(None))[2]
+
+    def fold_in(
+        self,
+        users: Float[Tensor, "batch width"],
+        histories: Histories,
+        layers: Sequence[Float[Tensor, "num_items modalities_dim"]],
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the sums over modalities for users with edges to their own items."""
+        return self._from_means(users, [histories.sum(sent) / histories.counts.clamp(min=1) for sent in layers])
 
 
 class MMGCN(ModalModel):
@@ -144,12 +181,20 @@ class MMGCN(ModalModel):
     as they were drawn; what enters is scaled to unit length; modalities are averaged; its linear maps W2 and W3 have biases; and
     three layers always run, whatever number it is given, so that the published run, told two, had three.
 
+    Ours: a user who is new has zero for its id and its preferences, and is folded in by the items with train interactions that it
+    watched.
+
     Args:
         config: Its settings.
         inputs: Counts, features and the graph.
     """
 
     config_type = MMGCNConfig
+
+    @property
+    def folds_users(self) -> bool:
+        """Whether a user that comes with a history has a vector: its layers look at what was watched."""
+        return True
 
     @staticmethod
     def make_backbone(config: MMGCNConfig, inputs: Inputs, modalities: tuple[str, ...]) -> Backbone:

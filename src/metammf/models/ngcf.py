@@ -17,10 +17,13 @@ from metammf.models.id_model import GraphModelConfig, IdModel
 from metammf.nn.backbone import Backbone
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float
 
     from metammf.models.base import Inputs
     from metammf.nn.graph import BipartiteGraph, Neighbourhoods
+    from metammf.nn.histories import Histories
 
 _SLOPE = 0.2
 """Of LeakyReLU; the paper states none, this is that of the framework that its authors used."""
@@ -66,6 +69,11 @@ class NGCFBackbone(Backbone):
         self.message_dropout = nn.Dropout(message_dropout)
         self.unit_layers = unit_layers
 
+    @property
+    def depth(self) -> int:
+        """Layers L."""
+        return len(self.own)
+
     def _layer(self, depth: int, x: Tensor, around: Tensor) -> Tensor:
         mapped = self.own[depth](x + around) + self.common[depth](x * around)
         return self.message_dropout(functional.leaky_relu(mapped, _SLOPE))
@@ -81,20 +89,44 @@ class NGCFBackbone(Backbone):
         graph: Neighbourhoods | None = None,
     ) -> tuple[Float[Tensor, "num_users out_dim"], Float[Tensor, "num_items out_dim"]]:
         """Return the vectors of all layers, side by side."""
-        graph = self._over(graph)
+        layers = self._layers(users, items, self._over(graph))
+        return self._side_by_side([user for user, _ in layers]), self._side_by_side([item for _, item in layers])
+
+    def _layers(self, users: Tensor, items: Tensor, graph: Neighbourhoods) -> list[tuple[Tensor, Tensor]]:
+        """Users and items as they enter the first layer, and after each."""
         layers = [(users, items)]
-        for depth in range(len(self.own)):
+        for depth in range(self.depth):
             around_users, around_items = graph.symmetric_neighbours(users, items)
             users, items = self._layer(depth, users, around_users), self._layer(depth, items, around_items)
             layers.append((users, items))
-        return self._side_by_side([user for user, _ in layers]), self._side_by_side([item for _, item in layers])
+        return layers
 
     def isolated(self, nodes: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch out_dim"]:
         """Return the vectors of nodes whose sum over neighbours is zero."""
         layers = [nodes]
-        for depth in range(len(self.own)):
+        for depth in range(self.depth):
             layers.append(self._layer(depth, layers[-1], torch.zeros_like(layers[-1])))
         return self._side_by_side(layers)
+
+    def item_layers(
+        self, users: Float[Tensor, "num_users dim"], items: Float[Tensor, "num_items dim"]
+    ) -> list[Float[Tensor, "num_items _"]]:
+        """Return the items as they enter each layer, each over the root of its degree."""
+        graph = self._over(None)
+        scale = graph.item_degrees.clamp(min=1).rsqrt()
+        return [scale * entering for _, entering in self._layers(users, items, graph)[:-1]]
+
+    def fold_in(
+        self,
+        users: Float[Tensor, "batch dim"],
+        histories: Histories,
+        layers: Sequence[Float[Tensor, "num_items _"]],
+    ) -> Float[Tensor, "batch out_dim"]:
+        """Return the vectors of all layers, side by side, of users with edges to their own items."""
+        scale, own = histories.counts.clamp(min=1).rsqrt(), [users]
+        for depth, layer in enumerate(layers):
+            own.append(self._layer(depth, own[-1], scale * histories.sum(layer)))
+        return self._side_by_side(own)
 
 
 class NGCF(IdModel):

@@ -287,8 +287,17 @@ class NodeModel(Model):
 
     def encode_users(self, histories: Histories, memory: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
         """Return the vectors of users without a free vector, by the way of a node with these edges."""
+        return self.finish(self.fold_in(histories, memory))
+
+    @property
+    def may_misjudge_new_users(self) -> bool:
+        """Whether users' own vectors, which no step left out, may have kept the backbone from listening to their items."""
+        return self.folds_users and self.backbone.weighs_itself and not self.knows_nobody
+
+    def fold_in(self, histories: Histories, memory: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
+        """Return what the backbone makes of users with these edges."""
         layers = [memory[f"layer_{depth}"] for depth in range(self.backbone.depth)]
-        return self.finish(self.backbone.fold_in(self.new_user_inputs(histories, memory), histories, layers))
+        return self.backbone.fold_in(self.new_user_inputs(histories, memory), histories, layers)
 
     def new_user_inputs(self, histories: Histories, memory: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
         """Return what enters the backbone for users that are new: nothing of their own, by default."""

@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from metammf.models.base import history_model
+from metammf.models.base import ContentHistoryModel, history_model
 from metammf.nn.histories import Histories
 
 if TYPE_CHECKING:
@@ -150,8 +150,10 @@ def validation_scorer(model: Model, train: Interactions, history: Interactions |
     scorer, folding = FallbackScorer(known, train), history_model(model)
     if history is None or folding is None:
         return scorer
-    if known.rankable is not None:  # items without a train interaction tell nothing of who watched them
-        history = history.select(known.rankable.cpu().numpy()[history.items])
+    if not isinstance(
+        folding, ContentHistoryModel
+    ):  # items without a train interaction tell nothing of who watched them
+        history = history.select(train.item_counts[history.items] > 0)
     return HistoryOverlay(scorer, FoldInScorer(folding, folding.item_memory(), known), history)
 
 

@@ -34,6 +34,9 @@ class Backbone(nn.Module):
 
     propagates = False
     """Whether the vector of a node depends on other nodes, so that all have to be computed to know one."""
+    weighs_itself = False
+    """Whether a node's own vector and its neighbours' compete for the same weights, so that training may come to leave the
+    neighbours out where the own vector says more."""
 
     def __init__(self, graph: BipartiteGraph | None = None) -> None:
         super().__init__()
@@ -287,6 +290,8 @@ class GATBackbone(_Layered):
         hidden_dropout: After each layer but the last.
         final_dropout: On the final vectors.
     """
+
+    weighs_itself = True
 
     def __init__(
         self,
