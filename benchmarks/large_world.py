@@ -125,7 +125,7 @@ def publish(given: argparse.Namespace, found: dict[str, dict[str, float]]) -> No
             if epoch["step"] < whole
             else ""
         )
-        + f"; a look at {epoch['training']['validation_users']} validation users {epoch['evaluation_seconds']:.0f} s."
+        + f"; a look at {epoch['training']['validation_users'] or 'all'} validation users {epoch['evaluation_seconds']:.0f} s."
     ]
     users, items, interactions = SIZES[given.size]
     title = f"{given.recipe}: {users:,} users, {items:,} items, {interactions:,} interactions"

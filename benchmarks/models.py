@@ -24,7 +24,7 @@ from metammf.models.nodes import NodeModel
 from metammf.models.registry import MODELS, model_type
 from metammf.training.fit import build_model
 from metammf.training.loop import Trainer
-from metammf.training.objectives import make_objective
+from metammf.training.objectives import objective_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,9 +85,10 @@ def recipes() -> list[str]:
 def trained(case: Case) -> tuple[Run, int]:
     """Train for some steps; return what it took, and the steps of an epoch."""
     config, development, model = case.begin()
-    objective = model.objective(config.training) or make_objective(config.training)
     clock, meter = Clock(), PeakMeter()
-    trainer = Trainer(model, objective, development, config.training, seed=0, listeners=(clock,))
+    trainer = Trainer(
+        model, objective_of(model, config.training), development, config.training, seed=0, listeners=(clock,)
+    )
     trainer.run()
     return clock.run(trainer.steps_per_epoch, meter.read(), []), trainer.steps_per_epoch
 

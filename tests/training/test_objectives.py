@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from metammf.models.base import Batch, Model
 from metammf.testing.data import taste_groups
 from metammf.training.config import TrainingConfig
-from metammf.training.objectives import draw_batch, make_objective
+from metammf.training.objectives import draw_batch, make_objective, objective_of
 from metammf.training.sampling import NegativeSampler
 
 TRAIN = taste_groups(5).train
@@ -163,3 +163,15 @@ def test_penalty_is_half_the_squared_norms_over_the_positives() -> None:
 def test_no_penalty_no_term() -> None:
     drawn, config = batch(objective="softmax")
     assert set(make_objective(config)(Table(), drawn)) == {"softmax"}
+
+
+def test_what_a_paper_adds_is_part_of_what_its_model_is_trained_by(monkeypatch):
+    def nothing(_model, _batch):
+        return {}
+
+    config = TrainingConfig()
+    assert type(objective_of(Table(), config)) is type(make_objective(config))
+    monkeypatch.setattr(Table, "extended", lambda *_: nothing)
+    assert objective_of(Table(), config) is nothing
+    monkeypatch.setattr(Table, "objective", lambda *_: max)
+    assert objective_of(Table(), config) is max

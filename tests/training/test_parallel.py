@@ -236,6 +236,6 @@ def test_an_exchange_that_fails_is_told_as_the_end_of_another():
 
 
 def test_an_objective_of_a_papers_own_is_refused(monkeypatch):
-    monkeypatch.setattr("metammf.models.mf.MF.objective", lambda *_: make_objective(TrainingConfig()))
+    monkeypatch.setattr("metammf.models.mf.MF.objective", lambda *_: lambda _model, _batch: {})
     with pytest.raises(ConfigError, match="objective of its own"):
         fit(MFConfig(embedding_dim=4), SPLIT.development, parallel=Parallel(0, 2))

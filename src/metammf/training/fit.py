@@ -16,7 +16,7 @@ from metammf.models.scorers import FallbackScorer, finished_scorer
 from metammf.recommender import Recommender
 from metammf.training.config import TrainingConfig
 from metammf.training.loop import CheckpointFile, Listener, Precision, Trainer
-from metammf.training.objectives import make_objective
+from metammf.training.objectives import PointObjective, SoftmaxObjective, objective_of
 from metammf.training.sharding import join_tables, shard_tables
 
 if TYPE_CHECKING:
@@ -105,9 +105,8 @@ def fit(
     if shard and parallel is not None and several:
         shard_tables(model, parallel)
     training = training or TrainingConfig()
-    standard = make_objective(training)
-    objective = model.objective(training) or model.extended(standard)
-    if objective is not standard and several:
+    objective = objective_of(model, training)
+    if several and not isinstance(objective, PointObjective | SoftmaxObjective):
         raise ConfigError(f"{model_config.name} has an objective of its own, which cannot be divided among processes")
     progress = Trainer(
         model,

@@ -15,7 +15,7 @@ from metammf.training.parallel import Parallel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from metammf.models.base import Objective, VectorSource
+    from metammf.models.base import Model, Objective, VectorSource
     from metammf.training.config import TrainingConfig
     from metammf.training.sampling import NegativeSampler
 
@@ -108,3 +108,8 @@ def make_objective(config: TrainingConfig) -> Objective:
     if config.objective == "softmax":
         return SoftmaxObjective(config.temperature, config.l2_reg)
     return PointObjective(config.objective, bpr_loss if config.objective == "bpr" else bce_loss, config.l2_reg)
+
+
+def objective_of(model: Model, config: TrainingConfig) -> Objective:
+    """Return what a model is trained by: its own objective, or the one that the config names with the model's terms added."""
+    return model.objective(config) or model.extended(make_objective(config))
