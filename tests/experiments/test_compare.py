@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from dataclasses import replace
+from math import inf, nan
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from metammf.data.features import absent_features
 from metammf.data.folder import load_dataset, save_dataset
@@ -203,6 +206,26 @@ def test_a_folder_of_somebody_elses_is_refused(folder, tmp_path):
         run_comparison(plan(folder), tmp_path)
 
 
+def test_one_that_was_ended_before_it_had_written_anything_begins(folder, tmp_path):
+    """A kill, or a full disk, between the lock and the plan; and another that holds it says that it does."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".lock").touch()
+    (out / ".plan.json.x.part").touch()
+    with FileLock(out / ".lock"), pytest.raises(RunError, match="is in use by another process"):
+        run_comparison(plan(folder, models=("popularity",)), out)
+    assert run_comparison(plan(folder, models=("popularity",)), out).complete
+
+
+def test_a_folder_that_cannot_be_written_is_told(folder, tmp_path, monkeypatch):
+    def read_alone(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(FileLock, "acquire", read_alone)
+    with pytest.raises(RunError, match=r"cannot write .*: Read-only file system"):
+        run_comparison(plan(folder, models=("popularity",)), tmp_path)
+
+
 def test_no_search_takes_more_than_its_time(folder, tmp_path):
     """The recipe's first epoch is over the budget: it is stopped there, and the final run gets no more epochs than it had."""
     results = run_comparison(plan(folder, models=MODELS[:1], minutes=1e-9, seeds=1), tmp_path / "out")
@@ -361,7 +384,10 @@ def test_what_a_profile_needs_is_told(folder, tmp_path):
         run_comparison(plan(folder, profile="user-time"), tmp_path / "out")
 
 
-@pytest.mark.parametrize("option", ["trials", "seeds", "jobs", "minutes"])
-def test_budgets_that_are_none_are_refused(folder, option):
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [(name, 0) for name in ("trials", "seeds", "jobs", "minutes")] + [("minutes", odd) for odd in (-1, inf, nan)],
+)
+def test_budgets_that_are_none_are_refused(folder, option, value):
     with pytest.raises(ConfigError, match=f"--{option}: expected"):
-        plan(folder, **{option: 0})
+        plan(folder, **{option: value})

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,7 +49,7 @@ from metammf.experiments.pair_tests import PairTests, improvements
 from metammf.experiments.profiles import profile_named
 from metammf.experiments.proposing import require_optuna
 from metammf.experiments.published import published_for, read_published
-from metammf.experiments.run import data_hash, locked
+from metammf.experiments.run import data_hash, locked, untouched
 from metammf.experiments.search_space import with_settings
 from metammf.experiments.tuning import (
     TRIAL_SHARE,
@@ -120,8 +121,8 @@ class ComparisonPlan:
         for name in ("trials", "seeds", "jobs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name}: expected a whole number of at least 1, got {getattr(self, name)}")
-        if not self.minutes > 0:
-            raise ConfigError(f"--minutes: expected more than 0, got {self.minutes}")
+        if not 0 < self.minutes < math.inf:
+            raise ConfigError(f"--minutes: expected more than 0 and no endless number, got {self.minutes}")
 
     def budget(self, trial_share: float) -> Budget:
         """Return the budget of each model, of which a trial may take a share of the time."""
@@ -201,7 +202,7 @@ def _admitted(
 
 
 def _refuse_foreign(out: Path) -> None:
-    if out.exists() and not (out.is_dir() and ((out / PLAN_FILE).is_file() or not any(out.iterdir()))):
+    if not untouched(out) and not (out / PLAN_FILE).is_file():
         raise RunError(f"{out} exists and is not a comparison's folder (it has no {PLAN_FILE}): name another")
 
 

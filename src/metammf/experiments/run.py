@@ -259,7 +259,7 @@ def _record(merged: Merged, dataset: Dataset, split: Split, precision: str) -> d
 
 
 def _existing(out: Path, record: Mapping[str, Any], resume: bool) -> Run | None:
-    if not out.exists() or (out.is_dir() and all(_of_a_start(entry.name) for entry in out.iterdir())):
+    if untouched(out):
         return None
     if not out.is_dir() or not (out / RUN_FILE).is_file():
         raise RunError(f"{out} exists and is not a run: name another folder")
@@ -288,9 +288,11 @@ def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     )
 
 
-def _of_a_start(name: str) -> bool:
-    """Whether a file may be left of a run that was killed before it had written anything."""
-    return name == LOCK or is_leftover(name)
+def untouched(out: Path) -> bool:
+    """Whether a folder is not there, or holds nothing but what is left of work that had no time, or room, to write anything."""
+    return not out.exists() or (
+        out.is_dir() and all(entry.name == LOCK or is_leftover(entry.name) for entry in out.iterdir())
+    )
 
 
 def _whole(run: Run) -> bool:
@@ -329,11 +331,17 @@ def locked(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
+    lock = FileLock(out / LOCK, timeout=0)
     try:
-        with FileLock(out / LOCK, timeout=0):
-            yield
+        lock.acquire()
     except Timeout as error:
         raise RunError(f"{out} is in use by another process: wait until that ends, or name another folder") from error
+    except OSError as error:  # a folder that is there, on a disk that is read alone
+        raise RunError(f"cannot write {out}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _with_placebo(development: Development, config: RunConfig) -> Development:

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from metammf.data.folder import load_dataset
 from metammf.data.synthetic import TRUTH_FILE, load_truth
-from metammf.errors import ConfigError, DataError, RunError, TrainingError, WriteError
+from metammf.errors import ConfigError, DataError, RunError, TrainingError
 from metammf.evaluation.significance import compare, holm
 from metammf.experiments.clusters import cluster_quality, taste_communities
 from metammf.experiments.comparison_results import TABLES, Trial
@@ -42,7 +41,7 @@ from metammf.experiments.measuring import (
 )
 from metammf.experiments.pair_tests import as_pair
 from metammf.experiments.projection import embed_2d
-from metammf.experiments.run import RunOptions, data_hash, train_run
+from metammf.experiments.run import RunOptions, data_hash, locked, train_run, untouched
 from metammf.experiments.search_space import is_solved
 from metammf.experiments.studies import Plan, Variant, config_of
 from metammf.experiments.study_results import Mapped, StudyResults, StudyRow
@@ -250,17 +249,11 @@ def _check_metric(metric: str) -> None:
 @contextlib.contextmanager
 def _held(out: Path, name: str, dataset: Dataset) -> Iterator[None]:
     """Hold the folder of a study, made where it is not there yet."""
-    require_replaceable(out, marker=MARKER)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(out, error.strerror or error) from error
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            _mark(out, name, data_hash(dataset))
-            yield
-    except Timeout as error:
-        raise RunError(f"{out} is in use by another process: wait until that ends, or name another folder") from error
+    if not untouched(out):
+        require_replaceable(out, marker=MARKER)
+    with locked(out):
+        _mark(out, name, data_hash(dataset))
+        yield
 
 
 def _mark(out: Path, name: str, digest: str) -> None:
