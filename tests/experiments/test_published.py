@@ -19,6 +19,13 @@ def test_figures_are_read(tmp_path):
     assert read_published(path) == (PublishedFigure("BM3", "recall@20", 0.0957, "DiffMM (2024), Table 1", "test"),)
 
 
+def test_files_of_spreadsheets_are_read_and_a_row_that_comes_twice_counts_once(tmp_path):
+    path = tmp_path / "figures.csv"
+    text = HEAD + 2 * "BM3,recall@20,.1,test,it\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert read_published(path) == (PublishedFigure("BM3", "recall@20", 0.1, "it", "test"),)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -26,6 +33,10 @@ def test_figures_are_read(tmp_path):
         (HEAD + "BM3,recall@20,high,test,it\n", "row 2, column 'value' is 'high'"),
         (HEAD + "BM3,recall@20,0.1,test,it\nBM3,recall@20,9.57,test,it\n", "row 3, column 'value' is '9.57'"),
         (HEAD + "BM3,recall,0.1,test,it\n", "row 2 names no model, or no metric"),
+        (HEAD + "BM3,Recall@20,0.1,test,it\n", "row 2 names no model, or no metric"),
+        (HEAD + "\n\nBM3,recall@20,nan,test,it\n", "row 4, column 'value' is 'nan'"),
+        (HEAD + "BM3,recall@20,0.1,test,it\nBM3,recall@20,0.2,test,it\n", "row 3 holds another recall@20 of BM3"),
+        (HEAD + f"BM3,recall@20,0.1,test,{'x' * 200_000}\n", "cannot be read .field larger"),
         ("", "lacks the columns"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from metammf.data.splitting import Split
 
 COLUMNS = ("model", "metric", "value", "picked_on", "source")
+_METRIC = re.compile(r"[a-z_]+@[1-9][0-9]*")
 _OF_SPLIT = {"hkuds-tiktok": (9_308, 6_710, 59_541, 3_051, 6_130)}
 """Users, items, train, validation and test interactions of the split that a profile's figures were measured on."""
 
@@ -24,12 +26,13 @@ def read_published(path: Path) -> tuple[PublishedFigure, ...]:
     """Read a CSV with the columns `COLUMNS`.
 
     Raises:
-        FileFormatError: the file cannot be read, lacks a column, or holds a value that is no figure; names the row.
+        FileFormatError: the file cannot be read, lacks a column, holds a value that is no figure, or two values of one model,
+            metric and source; names the line.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets put a mark before UTF-8
             return tuple(_rows(stream, str(path)))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FileFormatError(path, f"cannot be read ({error})", "a CSV of published figures") from error
 
 
@@ -54,7 +57,14 @@ def _rows(lines: Iterable[str], path: str) -> list[PublishedFigure]:
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise FileFormatError(path, f"lacks the columns {', '.join(missing)}", ", ".join(COLUMNS))
-    return [_figure(row, number, path) for number, row in enumerate(reader, 2)]
+    found: dict[tuple[str, ...], PublishedFigure] = {}
+    for row in reader:
+        figure = _figure(row, reader.line_num, path)
+        before = found.setdefault((figure.model, figure.metric, figure.source, figure.picked_on), figure)
+        if before.value != figure.value:
+            what = f"another {figure.metric} of {figure.model} than a line before: {figure.value}"
+            raise FileFormatError(path, f"row {reader.line_num} holds {what}", f"{before.value}, or another source")
+    return list(found.values())
 
 
 def _figure(row: dict[str, str | None], number: int, path: str) -> PublishedFigure:
@@ -67,6 +77,6 @@ def _figure(row: dict[str, str | None], number: int, path: str) -> PublishedFigu
         raise FileFormatError(
             path, f"row {number}, column 'value' is {cells['value']!r}", "a number from 0 to 1"
         ) from error
-    if not cells["model"] or "@" not in cells["metric"]:
+    if not cells["model"] or not _METRIC.fullmatch(cells["metric"]):
         raise FileFormatError(path, f"row {number} names no model, or no metric such as recall@20", "both")
     return PublishedFigure(cells["model"], cells["metric"], value, cells["source"], cells["picked_on"])
