@@ -122,6 +122,15 @@ def test_a_split_without_anything_to_choose_on_is_found(dataset):
         )
 
 
+def test_held_out_pairs_that_choose_are_found(dataset):
+    """Parts that are apart, and a model that is shown others."""
+    split = dataset.split("published")
+    shown = replace(split.development, validation=split.validation.union(split.test))
+    vars(split)["development"] = shown
+    with pytest.raises(LeakageError, match="what chooses is not the validation part"):
+        audit(dataset, split)
+
+
 def test_a_cold_split_without_cold_items_is_found(dataset):
     split = replace(dataset.split("random"), method="cold-item", of_one_log=True)
     with pytest.raises(LeakageError, match="the split makes none cold"):
@@ -166,4 +175,4 @@ def test_a_scaler_that_is_fitted_on_all_items_is_found(monkeypatch):
 @pytest.mark.parametrize("config", [MFConfig(), EASEConfig()])
 def test_a_model_of_ids_has_no_scaler(config):
     (check,) = audit_fitting(config, GROUPS.development, "it")
-    assert check.found == "it has no scaler"
+    assert check.found.startswith("it has no ContentScaler; what it may fit by other means")

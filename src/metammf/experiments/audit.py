@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from metammf.data.splitting import Development, Split
     from metammf.models.config import ModelConfig
 
+_NO_SCALER = "it has no ContentScaler; what it may fit by other means is not looked at"
 _TEMPORAL = ("user-time", "global-time")
 
 
@@ -147,6 +148,8 @@ def _train_alone(split: Split) -> str:
 def _to_choose_on(split: Split) -> str:
     if not len(split.validation):
         raise _LeakError("the validation part is empty")
+    if not np.array_equal(np.sort(split.development.validation.keys), np.sort(split.validation.keys)):
+        raise _LeakError("what chooses is not the validation part")
     return f"validation chooses, on {len(split.validation):,} interactions of {_users(split.validation):,} users"
 
 
@@ -231,10 +234,10 @@ def _cold_users(split: Split, history: Interactions) -> str:
 def _fitting(config: ModelConfig, development: Development) -> str:
     features, cold = development.catalog.features, development.cold_items
     if not features.modalities or not issubclass(model_type(config.name), Model):
-        return "it has no scaler"
+        return _NO_SCALER
     scalers = _scalers(config, development)
     if not scalers:
-        return "it has no scaler"
+        return _NO_SCALER
     warm_alone = {name: mask & ~cold for name, mask in features.present.items()}
     fewer = ItemFeatures(features.matrices, warm_alone, num_items=features.num_items)
     without = _scalers(config, development.with_features(fewer))
