@@ -81,6 +81,8 @@ def test_the_page_says_all_of_it(page: str, comparison: ComparisonResults) -> No
     for words in (
         headline(comparison),
         "20 trials at most",
+        "tested were Recall@20 and NDCG@20, and no other column is marked",
+        "Settings searched",
         "none of 130 interactions is in two parts",
         "Left out: gat: the loss became infinite",
         "A processor, 2 cores, Linux",
@@ -136,6 +138,29 @@ def with_twin_of(comparison: ComparisonResults, **changes: Any) -> ComparisonRes
     behind = replace(test, a=twin.name, b=ours.name, difference=-0.002, p_holm=0.01)
     models = (replace(twin, **changes), *comparison.models)
     return replace(comparison, models=models, tests=(behind, *comparison.tests))
+
+
+def test_each_static_twin_is_told_of(comparison: ComparisonResults) -> None:
+    """Not the last of them alone, which may be the weakest."""
+    one = with_twin_of(comparison)
+    first = one.models[0]
+    gated = replace(first, name="metammf-lightgcn+model.fusion=gated", recipe="metammf-lightgcn")
+    gated = replace(
+        gated, overrides={"model.fusion": "gated"}, config={"model": {"name": "metammf", "fusion": "gated"}}
+    )
+    test = replace(one.tests[0], a=gated.name, difference=-0.001)
+    both = replace(one, models=(first, *comparison.models, gated), tests=(*one.tests, test))
+    told = [text for text in findings(both) if text.startswith("What dynamic fusion adds")]
+    assert [text.partition("against ")[2].partition(":")[0] for text in told] == [first.name, gated.name]
+
+
+def test_too_many_models_to_be_told_apart_are_said_to_be(comparison: ComparisonResults) -> None:
+    """With 33 of them Holm multiplies the smallest p that there is by 528."""
+    one = next(test for test in comparison.tests if (test.metric, test.table) == ("ndcg@20", "all"))
+    for count, said in ((500, False), (528, True)):
+        many = replace(comparison, tests=(one,) * count)
+        assert any("that no two are told apart here says nothing" in text for text in findings(many)) is said
+    assert "smallest p that it can give is 0.001 after" in text_of(comparison_page(comparison))
 
 
 def test_a_static_twin_is_a_control(comparison: ComparisonResults) -> None:

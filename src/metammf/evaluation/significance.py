@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Differences = NDArray[np.float64]
 
 _CELLS = 1 << 22  # of resampled values held at once
+RESAMPLES = 10_000
+"""Sign flips of a permutation test, where nothing else is said: no p is smaller than 1 / (RESAMPLES + 1)."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def compare(
     b: Evaluation | Sequence[Evaluation],
     metric: str,
     *,
-    resamples: int = 10_000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
     """Compare two models, each with one evaluation or one for each of several seeds.
@@ -110,7 +112,7 @@ def compare_all(
     others: Mapping[str, Evaluation | Sequence[Evaluation]],
     metrics: Sequence[str],
     *,
-    resamples: int = 10_000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, list[Comparison]]:
     """Compare one model with each of the others on each metric; Holm's correction is over all of it.
@@ -155,7 +157,7 @@ def per_user_mean(evaluations: Evaluation | Sequence[Evaluation], metric: str) -
     return users, np.mean([frame[metric].to_numpy() for frame in frames], axis=0)
 
 
-def permutation_test(differences: Differences, *, resamples: int = 10_000, seed: int = 0) -> float:
+def permutation_test(differences: Differences, *, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """Return the two-sided p of the paired permutation test: under the null a difference has either sign alike.
 
     The default among the tests: it asks for no distribution, and the many users whom both models serve alike, whom a

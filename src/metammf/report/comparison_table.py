@@ -168,7 +168,15 @@ def main_csv(results: ComparisonResults) -> str:
     shown, metric = columns(results), main_metric(results)
     heads = ["model", "kind", f"validation {results.profile.chosen_by}"]
     heads += [f"{column.metric} {column.table} {what}" for column in shown for what in ("mean", "std")]
-    heads += ["percent over best other", "published", "parameters", "seconds per epoch", "peak MiB", "trials"]
+    heads += [
+        "percent over best other",
+        "published",
+        "parameters",
+        "seconds per epoch",
+        "peak MiB",
+        "settings searched",
+        "trials",
+    ]
     rows = []
     for line in lines(results):
         model = line.model
@@ -184,6 +192,7 @@ def main_csv(results: ComparisonResults) -> str:
                 line.published[metric].value if metric in line.published else None,
                 model.parameters,
                 *costs,
+                len(model.space),
                 len(model.trials),
             ]
         )
@@ -212,7 +221,8 @@ def main_latex(results: ComparisonResults) -> str:
         body.append([rf"{escaped(ours)}, \%", *(_percent(percent.get((at.table, at.metric))) for at in shown)])
     note = (
         f"{results.data.name}, profile {results.profile.name}, mean and deviation over {len(results.budget.seeds)} seeds.\n"
-        "Bold: best of the column, placebos apart. Dagger: a paired test, corrected by Holm, cannot tell it from the best.\n"
+        "Bold: best of the column, placebos apart. Dagger: a paired test, corrected by Holm, cannot tell it from the best;\n"
+        f"columns that were not tested have none: tested were {', '.join(map(metric_name, results.profile.tested))}.\n"
         f"{results.command}"
     )
     return latex_text(groups, ["Model", *(metric_name(column.metric) for column in shown)], body, note, rules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from metammf.evaluation.significance import RESAMPLES
 from metammf.report.comparison_table import kind_of, main_metric, ranked
 from metammf.report.tables import TABLE_TITLES, of_metric
 from metammf.report.words import LEVEL, listed, metric_name, number, p_value, signed
@@ -41,6 +42,7 @@ def findings(results: ComparisonResults) -> list[str]:
             _best(results),
             _ours(results),
             _level(results),
+            _resolution(results),
             *_twins(results),
             *_placebos(results),
             _published(results),
@@ -121,13 +123,33 @@ def _level(results: ComparisonResults) -> str:
     return f"Not to be told from {order[0].name} by a paired test over users: {listed(level)}."
 
 
+def least_p(results: ComparisonResults) -> float:
+    """The smallest p that a test of the main metric can give after Holm's correction; 1 where there is none."""
+    metric = main_metric(results)
+    pairs = sum((one.metric, one.table) == (metric, "all") for one in results.tests)
+    return min(1.0, pairs / (RESAMPLES + 1)) if pairs else 1.0
+
+
+def _resolution(results: ComparisonResults) -> str:
+    """Say so where no test can tell any two models apart, for there are too many."""
+    least = least_p(results)
+    if not results.tests or least < LEVEL:
+        return ""
+    return (
+        f"Among {len(results.models)} models the smallest p that the permutation test can give is {least:.3f} after the"
+        " correction: that no two are told apart here says nothing of them."
+    )
+
+
 def _twins(results: ComparisonResults) -> list[str]:
-    """Of each MetaMMF whose static twin took part: the same recipe and changes, the fusion apart."""
-    twins = {_but_fusion(model): model for model in results.models if kind_of(model) == "static fusion"}
+    """Of each MetaMMF and each static twin of it that took part: the same recipe and changes, the fusion apart."""
+    static = [model for model in results.models if kind_of(model) == "static fusion"]
     pairs = [
         (model, twin)
         for model in results.models
-        if kind_of(model) == "MetaMMF" and (twin := twins.get(_but_fusion(model))) is not None
+        if kind_of(model) == "MetaMMF"
+        for twin in static
+        if _but_fusion(twin) == _but_fusion(model)
     ]
     return [told for ours, twin in pairs if (told := _adds(results, "dynamic fusion", ours, twin, twin.name))]
 

@@ -263,13 +263,17 @@ def study_latex(results: StudyResults) -> str:
     """The table as LaTeX, with booktabs."""
     metrics, tables = _metrics(results), _tables(results)
     body = [
-        [escaped(line["row"].label), *_latex(line["cells"]), escaped(f"{line['row'].parameters or 0:,}")]
+        [escaped(line["row"].label), *_latex(line["cells"]), _count(line["row"].parameters)]
         for line in (_line(row, results, tables) for row in results.rows)
     ]
     groups = [(TABLE_TITLES[table], len(metrics)) for table in tables]
     columns = ["Variant", *(metric_name(metric) for _ in tables for metric in metrics), "Parameters"]
     note = f"{results.title}: {results.data.name}, means over {len(results.seed_numbers)} seeds\n{results.command}"
     return latex_text(groups, columns, body, note, set())
+
+
+def _count(number_of: int | None) -> str:
+    return "--" if number_of is None else f"{number_of:,}"
 
 
 def _latex(cells: Iterable[Cell | None]) -> list[str]:
