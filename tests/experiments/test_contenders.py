@@ -60,6 +60,17 @@ def test_settings_of_all_are_under_those_of_one(made):
     assert made("ease")[0].solved
 
 
+def test_a_solved_model_draws_nothing_but_its_placebo(made):
+    drawn = {one.name: one.drawn for one in made("ease", "content-knn", "content-knn+noise", "content-knn+drop", "mf")}
+    assert drawn == {
+        "ease": False,
+        "content-knn": False,
+        "content-knn+noise": True,
+        "content-knn+drop": False,
+        "mf": True,
+    }
+
+
 def test_a_recipe_may_be_a_file(made, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('[model]\nname = "mf"\nembedding_dim = 8\n')
@@ -74,6 +85,8 @@ def test_a_recipe_may_be_a_file(made, tmp_path):
         ("lightgnc", "did you mean 'lightgcn'"),
         ("vbpr+nois", "neither SECTION.KEY=VALUE nor a placebo.*did you mean 'noise'"),
         ("mf+model.widht=3", "unknown setting 'model.widht'"),
+        ("vbpr+noise+shuffle", "the features can be replaced once, got noise and shuffle"),
+        ("mf+training.epochs=3+training.epochs=5", "training.epochs is set twice"),
         ("mf+split.method=random", "split.method is the profile's to say"),
         ("mf+training.metric=ndcg@5", "training.metric is the profile's to say"),
     ],

@@ -55,8 +55,13 @@ class Contender:
 
     @property
     def solved(self) -> bool:
-        """Whether it is solved in closed form: it draws nothing."""
+        """Whether it is solved in closed form: it draws nothing, unless a placebo is drawn for it."""
         return is_solved(self.config)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether another seed may come to something else."""
+        return not self.solved or self.config.placebo in ("noise", "shuffle")
 
     @property
     def content(self) -> bool:
@@ -116,7 +121,9 @@ def left_out(contender: Contender, dataset: Dataset) -> LeftOut | None:
 
 def _contender(name: str, profile: Profile, split: SplitConfig, settings: Mapping[str, Any]) -> Contender:
     recipe, *changes = name.split("+")
-    placebo = next((change for change in changes if change in _PLACEBOS), None)
+    placebos = [change for change in changes if change in _PLACEBOS]
+    if len(placebos) > 1:
+        raise ConfigError(f"{name!r}: the features can be replaced once, got {' and '.join(placebos)}")
     pairs = [change for change in changes if change not in _PLACEBOS]
     for pair in pairs:
         if "=" not in pair:
@@ -124,11 +131,14 @@ def _contender(name: str, profile: Profile, split: SplitConfig, settings: Mappin
                 f"{name!r}: {pair!r} is neither SECTION.KEY=VALUE nor a placebo"
                 f"{did_you_mean(pair, _PLACEBOS)}; placebos: {', '.join(_PLACEBOS)}"
             )
+    keys = [pair.partition("=")[0].strip() for pair in pairs]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ConfigError(f"{name!r}: {', '.join(twice)} is set twice")
     overrides = {**settings, **parse_settings(pairs)}
     fixed = sorted(key for key in overrides if key.startswith("split.") or key == "training.metric")
     if fixed:
         raise ConfigError(f"{name!r}: {', '.join(fixed)} is the profile's to say")
-    config = merge(recipe, overrides, {"placebo": placebo}).config
+    config = merge(recipe, overrides, {"placebo": placebos[0] if placebos else None}).config
     if config.refit:
         raise ConfigError(f"{name!r}: a model that is refitted on validation cannot be compared")
     config = with_settings(config, {"training.metric": profile.chosen_by, "split": split.model_dump(), "seed": 0})
