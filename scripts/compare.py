@@ -127,7 +127,7 @@ def kept_in(out: Path, one: Comparison) -> ComparisonResults | None:
         ("minutes", found.budget.minutes, one.minutes),
         ("trials", found.budget.trials, one.trials),
         ("seeds", len(found.budget.seeds), one.seeds),
-        ("models besides", sorted(done - set(one.models)), []),
+        ("models besides", sorted({model.name for model in found.models} - set(one.models)), []),
     ):
         if there != asked:
             raise SystemExit(

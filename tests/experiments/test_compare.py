@@ -20,7 +20,7 @@ from metammf.errors import ConfigError, DataError, LeakageError, NonFiniteLossEr
 from metammf.experiments import compare, evaluating, finals
 from metammf.experiments.compare import ComparisonPlan, died, run_comparison
 from metammf.experiments.compare import work as compare_work
-from metammf.experiments.comparison_results import ComparisonResults
+from metammf.experiments.comparison_results import ComparisonResults, LeftOut
 from metammf.experiments.finals import FinalJob
 from metammf.experiments.workers import Death
 from metammf.testing.data import scrambled
@@ -184,6 +184,36 @@ def test_models_and_seeds_may_join_later(finished, folder, tmp_path):
     more = run_comparison(plan(folder, models=("ease", "p3"), seeds=3), tmp_path / "out")
     assert [one.name for one in more.models] == ["ease", "p3"]
     assert choices(more)["ease"] == choices(finished[0])["ease"]
+    # Those that are not asked for any more are told of: nobody is to drop what came out badly without a word.
+    assert more.left_out == tuple(LeftOut(name, compare.NOT_ASKED_FOR) for name in (MODELS[0], "popularity"))
+
+
+def test_trials_of_another_search_are_not_gone_on_with(finished, folder, tmp_path):
+    """As where a version of the program has other ranges."""
+    shutil.copytree(finished[1], tmp_path / "out")
+    ledger = tmp_path / "out" / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    whole = "".join(line for line in lines if '"ease", "number": 2' not in line)
+    assert len(whole) < sum(map(len, lines))
+    for old, new, told in (
+        ('"model.l2": ', '"model.l3": ', "model.l2, model.l3 are not in both"),
+        ('"model.l2": 50.0', '"model.l2": 50000.0', "model.l2 was 50000.0, and is searched over 1 to 5000"),
+    ):
+        ledger.write_text(whole.replace(old, new))
+        with pytest.raises(RunError, match=f"of ease is of another search .{told}"):
+            run_comparison(plan(folder, models=("ease",)), tmp_path / "out")
+
+
+def test_a_solved_placebo_has_as_many_seeds_as_one_that_is_trained(folder, tmp_path):
+    """Its features are drawn, and one draw says little."""
+    (model,) = run_comparison(plan(folder, models=("content-knn+noise",), trials=1), tmp_path / "out").models
+    assert (model.solved, [one.seed for one in model.seeds]) == (True, [1, 2])
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_written(folder, tmp_path):
+    with pytest.raises(ConfigError, match="device 'cuda:99' is not available"):
+        run_comparison(plan(folder, device="cuda:99"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 import pytest
 
 from metammf.errors import ConfigError
 from metammf.experiments.config import merge, recipe_names
-from metammf.experiments.search_space import _search, is_solved, search_space, with_settings
+from metammf.experiments.search_space import _search, _setting, is_solved, misfit, search_space, with_settings
 from metammf.models.config import ModelConfig, Search
 
 
@@ -68,6 +69,23 @@ class Choosy(ModelConfig):
 def test_a_range_is_found_where_none_is_allowed_too():
     assert _search(Choosy.model_fields["hops"]).choices == (1, 2)
     assert _search(Choosy.model_fields["name"]) is None
+
+
+class Layered(ModelConfig):
+    """A model whose choices are lists."""
+
+    name: Literal["layered"] = "layered"
+    hidden_dims: Annotated[tuple[int, ...], Search(choices=((8,), (16, 8)))] = (16, 8)
+    """Widths."""
+
+
+def test_choices_are_as_the_ledger_gives_them_back():
+    """Settings of a trial come back from JSON, and are then still one of the choices."""
+    setting = _setting(_search(Layered.model_fields["hidden_dims"]), Layered().hidden_dims)
+    back = json.loads(json.dumps({"model.hidden_dims": setting.recipe}))
+    assert back["model.hidden_dims"] in setting.choices
+    assert misfit({"model.hidden_dims": setting}, back) is None
+    assert "is searched over [8], [16, 8]" in misfit({"model.hidden_dims": setting}, {"model.hidden_dims": [4]})
 
 
 def test_settings_are_set_and_checked():

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
-from metammf.errors import NonFiniteLossError, WriteError
+from metammf.errors import DataError, NonFiniteLossError, WriteError
 from metammf.experiments import tuning
 from metammf.experiments.comparison_results import Budget, Trial
 from metammf.experiments.config import merge
+from metammf.experiments.run import Run
 from metammf.experiments.search_space import search_space
 from metammf.experiments.tuning import (
     TrialJob,
@@ -141,6 +143,29 @@ def test_a_disk_that_is_full_says_nothing_of_the_settings(job, monkeypatch):
         run_trial(job)
 
 
+def test_data_that_are_gone_say_nothing_of_the_settings(job, monkeypatch, tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        run_trial(replace(job, data=tmp_path / "nowhere"))
+
+
+def test_settings_that_need_more_memory_than_there_is_fail(job, monkeypatch):
+    def greedy(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nand more")
+
+    monkeypatch.setattr(tuning, "train_run", greedy)
+    trial = run_trial(job)
+    assert (trial.state, trial.value) == ("failed", None)
+    assert trial.reason == "out of memory: CUDA out of memory. Tried to allocate 9 GiB"
+
+
+def test_a_trial_that_was_stopped_before_it_was_looked_at_says_so(job):
+    rarely = merge("mf", SMALL | {"training.evaluate_every": 3}).config
+    trial = run_trial(replace(job, config=rarely, seconds=0.0))
+    assert (trial.state, trial.value) == ("stopped", None)
+    assert trial.reason == "its time was over before the first look at validation"
+    assert best_trial((trial,)) is None
+
+
 def test_a_trial_whose_process_died_has_the_settings_that_it_died_of(job):
     first = run_trial(job)
     death = Death("its process was killed (signal 9), perhaps for memory", 12.3456)
@@ -154,6 +179,7 @@ def test_a_solved_model_is_searched_the_same_way(job):
     solved = replace(job, label="ease", config=config, space=search_space(config))
     first = run_trial(solved)
     assert (first.state, first.epochs, first.curve, first.settings) == ("finished", None, (), {"model.l2": 50.0})
+    assert run_trial(solved).seconds >= Run.load(job.out).record["seconds"] > 0  # killed before it was in the ledger
     second = run_trial(replace(solved, earlier=(first,), out=job.out.with_name("next")))
     assert second.settings["model.l2"] != 50.0
     assert 0 < second.value <= 1

@@ -17,7 +17,7 @@ import itertools
 import logging
 import math
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ from metammf.experiments.profiles import profile_named
 from metammf.experiments.proposing import require_optuna
 from metammf.experiments.published import published_for, read_published
 from metammf.experiments.run import data_hash, locked, untouched
-from metammf.experiments.search_space import with_settings
+from metammf.experiments.search_space import misfit, with_settings
 from metammf.experiments.tuning import (
     TRIAL_SHARE,
     TrialJob,
@@ -64,6 +64,7 @@ from metammf.experiments.tuning import (
     spread,
 )
 from metammf.files import read_json, write_json
+from metammf.training.fit import pick_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,6 +85,9 @@ FORMAT = "metammf-comparison-plan-1"
 FIRST_SEED = 1
 """Of the final runs; trials are of seed 0, so that no final run repeats the one that was chosen."""
 
+NOT_ASKED_FOR = "begun in this folder by an earlier command, and not asked for in this one"
+"""Of a model that is told of all the same: what was looked at is not to go away because of what came out."""
+
 log = logging.getLogger(__name__)
 
 
@@ -97,7 +101,7 @@ class ComparisonPlan:
         profile: Name of the protocol.
         minutes: Of one core, for the search of each model; a trial takes half of them at most, unless it is the last.
         trials: Trials of each model, at most, the recipe's own settings among them.
-        seeds: Final runs of each model; one that is solved draws nothing and gets one.
+        seeds: Final runs of each model; one that is solved draws nothing and gets one, unless it has a placebo that is drawn.
         settings: Dotted key -> value, on top of every recipe's.
         jobs: Runs at a time, one thread each.
         device: Where they run.
@@ -141,12 +145,14 @@ def run_comparison(
         command: What the results say made them.
 
     Raises:
-        ConfigError: a recipe, a setting or the profile does not exist or does not fit, or no model can be compared.
+        ConfigError: a recipe, a setting, the profile or the device does not exist or does not fit, or no model can be compared.
         DataError: the data set lacks what the profile needs.
         LeakageError: the audit fails.
         MissingExtraError: Optuna is not installed.
         RunError: `out` is something else, is in use, or holds another comparison; or a process was told to end.
     """
+    # By its own name, and before any trial: "auto" has no clock of its own, and one that is not there is no trial's fault.
+    plan = replace(plan, device=str(pick_device(plan.device)))
     profile = profile_named(plan.profile)
     dataset = load_dataset(plan.data)
     split_config = profile.split(dataset)
@@ -174,6 +180,8 @@ def run_comparison(
             plan.budget(written["trial_share"]),
             written["started"],
         )
+        asked_for = {one.name for one in asked}
+        unable += [LeftOut(name, NOT_ASKED_FOR) for name in written["models"] if name not in asked_for]
         return _Comparison(setting, able, unable, out, progress).run()
 
 
@@ -309,7 +317,7 @@ class _Comparison:
         return self._final_job(contender, todo[0])
 
     def _seeds(self, contender: Contender) -> tuple[int, ...]:
-        return self.budget.seeds[:1] if contender.solved else self.budget.seeds
+        return self.budget.seeds if contender.drawn else self.budget.seeds[:1]
 
     def _trial_job(self, contender: Contender, trials: tuple[Trial, ...]) -> TrialJob:
         return TrialJob(
@@ -345,8 +353,18 @@ class _Comparison:
     # What came of it --------------------------------------------------------------------------------------------------
 
     def _take_up(self, contender: Contender) -> None:
-        """Take over what an earlier call has done."""
+        """Take over what an earlier call has done.
+
+        Raises:
+            RunError: its search is not over, and its trials are of another, of another version of the program for one.
+        """
         trials = self.ledger.trials(contender.name)
+        for trial in () if is_over(trials, self.budget, contender.space) else trials:
+            if other := misfit(contender.space, trial.settings):
+                raise RunError(
+                    f"{self.ledger.path}: trial {trial.number} of {contender.name} is of another search ({other}): go on with the"
+                    " version that began it, or name another folder"
+                )
         if is_over(trials, self.budget, contender.space):
             self._search_is_over(contender)
         if contender.name in self.able and best_trial(trials) is not None:

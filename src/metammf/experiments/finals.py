@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from metammf.errors import RunError, TrainingError
@@ -84,8 +85,8 @@ def run_final(job: FinalJob) -> Final | NoFinal:
     options = RunOptions(device=job.device, resume=True, checkpoint_seconds=CHECKPOINT_SECONDS)
     try:
         run = train_run(Merged(job.config, {}), job.data, job.out, options)
-    except TrainingError as error:
-        return NoFinal(job.config.seed, str(error))
+    except (TrainingError, MemoryError, torch.OutOfMemoryError) as error:
+        return NoFinal(job.config.seed, str(error) or "out of memory")
     validation = evaluate_run(run, part="validation", ks=job.ks)
     test = evaluated_once(run, "test", job.seen, job.ks)
     recommender = run.recommender()

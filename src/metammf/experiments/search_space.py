@@ -85,6 +85,30 @@ def _at_work(search: Search, settings: Config, value: Any) -> bool:
 def _setting(search: Search, value: Any) -> SearchedSetting:
     if search.choices:
         choices = search.choices if value in search.choices else (value, *search.choices)
-        return SearchedSetting(None, None, log=False, integer=False, choices=choices, recipe=value)
+        return SearchedSetting(
+            None, None, log=False, integer=False, choices=tuple(map(_as_kept, choices)), recipe=_as_kept(value)
+        )
     low, high = min(search.low, value), max(search.high, value)
     return SearchedSetting(low, high, log=search.log, integer=isinstance(value, int), choices=(), recipe=value)
+
+
+def _as_kept(value: Any) -> Any:
+    """A choice as the ledger gives it back, so that one that was read is one of those that there are."""
+    return list(map(_as_kept, value)) if isinstance(value, tuple | list) else value
+
+
+def misfit(space: Mapping[str, SearchedSetting], settings: Mapping[str, Any]) -> str | None:
+    """Say what settings of an earlier trial have that a search does not look at, or the other way round, if anything."""
+    if keys := sorted(space.keys() ^ settings.keys()):
+        return f"{', '.join(keys)} {'are' if len(keys) > 1 else 'is'} not in both"
+    for key, one in space.items():
+        value = settings[key]
+        if one.choices:
+            fits, range_ = value in one.choices, ", ".join(map(str, one.choices))
+        else:
+            assert one.low is not None
+            assert one.high is not None
+            fits, range_ = one.low <= value <= one.high, f"{one.low:g} to {one.high:g}"
+        if not fits:
+            return f"{key} was {value!r}, and is searched over {range_}"
+    return None

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from metammf.data.folder import load_dataset
 from metammf.errors import ConfigError, DataError, RunError, TrainingError, WriteError
 from metammf.experiments.comparison_results import Spread, Trial
 from metammf.experiments.config import Merged
@@ -35,6 +37,7 @@ CHECKPOINT_SECONDS = 20.0
 """Between two checkpoints: where epochs are short, writing each to the disk would take longer than training it."""
 TRIAL_SHARE = 0.5
 """Of a search's time, what a trial may take at most: a recipe that is slow would leave nothing to search with."""
+_NOT_LOOKED_AT = "its time was over before the first look at validation"
 _FAILURES = 3
 """A search in which as many trials as this have failed, and none has not, is over."""
 
@@ -77,6 +80,7 @@ def run_trial(job: TrialJob) -> Trial:
 
     Raises:
         MissingExtraError: Optuna is not installed.
+        DataError: the data set can no longer be read, which says nothing of the settings.
         RunError: the run's folder is in use, or cannot be written.
         WriteError: the disk is full, for one, which says nothing of the settings.
     """
@@ -94,11 +98,17 @@ def run_trial(job: TrialJob) -> Trial:
         run = _train(with_settings(job.config, settings), job, account)
         return line("finished", _validation(run))
     except _OverError as over:
-        return line(over.state, max((value for _, value in account.curve), default=None))
+        value = max((value for _, value in account.curve), default=None)
+        return line(over.state, value, _NOT_LOOKED_AT if value is None else None)
     except WriteError:
         raise
     except (ConfigError, DataError, TrainingError) as error:
+        load_dataset(
+            job.data
+        )  # where the data are gone, that says nothing of the settings: their error ends the comparison
         return line("failed", None, str(error))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return line("failed", None, f"out of memory: {str(error).partition(chr(10))[0]}")
 
 
 def died_trial(job: TrialJob, death: Death) -> Trial:
@@ -210,6 +220,8 @@ class _Account:
             self.epochs = record.epoch
             if run.config.training.metric in record.metrics:
                 self.curve.append((record.epoch, record.metrics[run.config.training.metric]))
+        if self.epochs is None:  # solved: of what that took, the clock on the wall alone was kept
+            self._before += float(run.record["seconds"])
 
 
 def _train(config: RunConfig, job: TrialJob, account: _Account) -> Run:
