@@ -114,20 +114,21 @@ def kept_in(out: Path, one: Comparison) -> ComparisonResults | None:
     Raises:
         SystemExit: the folder holds a comparison that this script does not ask for.
     """
-    from metammf.experiments.compare import RESULTS_FILE
+    from metammf.experiments.compare import NOT_ASKED_FOR, RESULTS_FILE
     from metammf.experiments.comparison_results import ComparisonResults
 
     path = ROOT / out / one.name / RESULTS_FILE
     if not path.is_file():
         return None
     found = ComparisonResults.read(path)
-    done = {model.name for model in found.models} | {left.name for left in found.left_out}
+    models = {model.name for model in found.models}
+    done = models | {left.name for left in found.left_out if left.reason != NOT_ASKED_FOR}
     for what, there, asked in (
         ("profile", found.profile.name, one.profile),
         ("minutes", found.budget.minutes, one.minutes),
         ("trials", found.budget.trials, one.trials),
         ("seeds", len(found.budget.seeds), one.seeds),
-        ("models besides", sorted({model.name for model in found.models} - set(one.models)), []),
+        ("models besides", sorted(models - set(one.models)), []),
     ):
         if there != asked:
             raise SystemExit(
