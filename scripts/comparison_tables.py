@@ -88,7 +88,7 @@ def _budget(results: ComparisonResults) -> str:
     text = (
         f"{places} models, {budget.minutes:g} minutes of one core and at most {budget.trials} trials each, {seeds}; ordered by"
         f" {_heading(results.profile.chosen_by)} on validation. Bold is the best of a column, placebos apart; † cannot be told"
-        " from it by a paired test over users."
+        f" from it by a paired test over users, which {' and '.join(map(_heading, results.profile.tested))} alone had."
     )
     return text if results.complete else f"{text} Not all models are done."
 

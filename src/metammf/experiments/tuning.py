@@ -220,8 +220,6 @@ class _Account:
             self.epochs = record.epoch
             if run.config.training.metric in record.metrics:
                 self.curve.append((record.epoch, record.metrics[run.config.training.metric]))
-        if self.epochs is None:  # solved: of what that took, the clock on the wall alone was kept
-            self._before += float(run.record["seconds"])
 
 
 def _train(config: RunConfig, job: TrialJob, account: _Account) -> Run:
