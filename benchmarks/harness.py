@@ -289,7 +289,7 @@ def publish(options: argparse.Namespace, title: str, tables: Sequence[Table], **
 
 
 def write(path: Path, title: str, tables: Sequence[Table], settings: Mapping[str, object]) -> None:
-    """Write figures in the form that ``fill_readme.py`` reads."""
+    """Write figures in the form that ``fill_tables.py`` reads."""
     found = {
         "title": title,
         "command": command(),

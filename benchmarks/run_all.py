@@ -106,7 +106,7 @@ def main() -> None:
         chosen = [job for job in jobs(given.envs, Path(scratch)) if job.name.startswith(given.only)]
         lines = [run(job, results, quick=given.quick) for job in chosen]
     if not given.quick:
-        subprocess.run([sys.executable, str(FOLDER / "fill_readme.py")], check=True)
+        subprocess.run([sys.executable, str(FOLDER / "fill_tables.py")], check=True)
     print("\n" + "\n".join(lines))
     sys.exit(any("FAILED" in line for line in lines))
 

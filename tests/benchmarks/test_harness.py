@@ -78,22 +78,22 @@ def test_random_logs_have_the_size_asked_for() -> None:
 
 
 def test_results_fill_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fill_readme
+    import fill_tables
     import harness
 
     page = tmp_path / "README.md"
-    page.write_text(f"above\n{fill_readme.BEGIN}\nold\n{fill_readme.END}\nbelow\n")
+    page.write_text(f"above\n{fill_tables.BEGIN}\nold\n{fill_tables.END}\nbelow\n")
     table = harness.Table(
         "A table", [{"way": "a", "s": 1.5, "empty": None}, {"way": "b", "s": None, "empty": None}], ["A note."]
     )
     harness.write(tmp_path / "results" / "peers-x.json", "Peers", [table], {"quick": False})
     harness.write(tmp_path / "results" / "fusion.json", "Fusion", [table], {"quick": False})
     harness.write(tmp_path / "results" / "small.json", "Small", [table], {"quick": True})
-    monkeypatch.setattr(fill_readme, "FOLDER", tmp_path)
-    fill_readme.main()
+    monkeypatch.setattr(fill_tables, "FOLDER", tmp_path)
+    fill_tables.main()
     text = page.read_text()
-    assert text.startswith(f"above\n{fill_readme.BEGIN}\n\nMeasured on ")
-    assert text.endswith(f"{fill_readme.END}\nbelow\n")
+    assert text.startswith(f"above\n{fill_tables.BEGIN}\n\nMeasured on ")
+    assert text.endswith(f"{fill_tables.END}\nbelow\n")
     assert "| way | s |\n| :-- | --: |\n| a | 1.50 |\n| b |  |\n\nA note." in text
     assert text.index("### Fusion") < text.index("### Peers")
     assert "old" not in text

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def test_steps_are_told_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import fill_readme
+    import fill_tables
     import large_log
 
     small = ["--users", "200", "--items", "100", "--interactions", "3000", "--folder", str(tmp_path / "made")]
@@ -30,4 +30,4 @@ def test_steps_are_told_and_kept(
     assert names == ["generate", "write CSV, whole-number ids", "import CSV, whole-number ids"]
     assert all(row["peak MiB"] > 20 for row in found["tables"][0]["rows"])
     assert "import CSV" in capsys.readouterr().out
-    assert fill_readme.section(found, None)
+    assert fill_tables.section(found, None)

@@ -65,18 +65,18 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], dict
 
 @pytest.mark.parametrize("name", list(RUNS))
 def test_runs_and_tells(name: str, run: Callable[[str], dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    import fill_readme
+    import fill_tables
 
     found = run(name)
     assert found["command"].startswith(f"python benchmarks/{name}.py")
     assert "--json" not in found["command"]
-    lines = fill_readme.section(found, None)
+    lines = fill_tables.section(found, None)
     printed = capsys.readouterr().out
     for table in found["tables"]:
         assert table["title"] in printed
         assert table["rows"]
         assert all(row.keys() == table["rows"][0].keys() for row in table["rows"])
-        assert fill_readme.rows(table)[1] in lines
+        assert fill_tables.rows(table)[1] in lines
 
 
 def test_no_benchmark_is_left_out(benchmarks: Path) -> None:

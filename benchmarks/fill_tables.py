@@ -1,6 +1,6 @@
 """Write the figures of ``benchmarks/README.md`` from ``benchmarks/results/``; nothing by hand.
 
-``python benchmarks/fill_readme.py``. Every JSON file there in the form of `harness.write` becomes a section between the markers:
+``python benchmarks/fill_tables.py``. Every JSON file there in the form of `harness.write` becomes a section between the markers:
 its title, its command, its tables. Where two machines or two sets of versions made them, each section names its own.
 """
 
