@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +82,64 @@ def test_same_seed_same_world_and_another_seed_another(world):
         np.testing.assert_array_equal(matrix, again.dataset.features.matrices[name])
     assert world.dataset.catalog.items.equals(again.dataset.catalog.items)
     assert not np.array_equal(world.dataset.interactions.keys, other.dataset.interactions.keys)
+
+
+def test_a_seed_means_the_same_world_in_every_version():
+    world = generate_world(users=60, items=120, interactions=900, seed=4)
+    log = world.dataset.interactions
+    digest = hashlib.sha256()
+    for column in (log.users, log.items, log.timestamps, world.dataset.parts):
+        digest.update(np.ascontiguousarray(column).astype("<i8").tobytes())
+    assert digest.hexdigest()[:16] == "aed370e969b4cf78"
+
+
+def sharpened(mix_sharpness: float) -> World:
+    return generate_world(users=600, items=1_500, interactions=9_000, seed=1, mix_sharpness=mix_sharpness)
+
+
+def test_the_sharpness_of_mixes_leads_from_one_for_all_to_one_modality_each():
+    diversity = [sharpened(power).truth.mix_diversity for power in (0, 0.25, 1, 20)]
+    assert diversity == sorted(diversity)
+    assert diversity[0] < 0.05  # what is left is what clips lack
+    assert diversity[-1] > 0.9
+    none = sharpened(0)
+    weights = none.truth.modality_weights
+    whole = (weights > 0).all(axis=1)
+    assert whole.mean() == pytest.approx(0.9)
+    np.testing.assert_allclose(weights[whole], 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(weights[~whole].max(axis=1), 1 / 2, rtol=1e-6)
+
+
+def test_diversity_is_what_an_item_tells_of_its_modality(world):
+    truth = replace(world.truth, modality_weights=np.eye(3, dtype=np.float32)[np.arange(300) % 3])
+    assert truth.mix_diversity == pytest.approx(1)
+    assert replace(truth, modality_weights=np.full((300, 3), 1 / 3, dtype=np.float32)).mix_diversity == 0
+    pairs = np.array([[0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]], dtype=np.float32)
+    assert replace(truth, modality_weights=pairs).mix_diversity == pytest.approx(1 - np.log(2) / np.log(3))
+
+
+def test_with_one_mix_for_all_the_style_says_nothing_of_what_is_shown():
+    from metammf.data.synthetic_content import draw_clips
+
+    def told(power: float) -> float:
+        clips = draw_clips(4_000, 3, 0.1, np.random.default_rng(0), mix_sharpness=power)
+        assert clips.present[np.arange(4_000), clips.about].all()
+        return readout(np.hstack([clips.style, clips.style**2]), np.eye(3)[clips.about])
+
+    assert told(0) < 0.02
+    assert told(0) < told(0.5) < told(1)
+
+
+def test_strong_content_is_what_is_watched(world):
+    def lead(strength: float) -> float:
+        made = generate_world(users=600, items=1_500, interactions=9_000, seed=1, content_strength=strength)
+        log, truth = made.dataset.interactions, made.truth
+        others = truth.utility(log.users, np.random.default_rng(0).permutation(log.items))
+        return float(truth.utility(log.users, log.items).mean() - others.mean())
+
+    leads = [lead(strength) for strength in (0, 2, 8)]
+    assert leads == sorted(leads)
+    assert leads[0] < 0.5 * leads[-1]
 
 
 def test_split_is_published_by_time_and_each_user_trains(world):
@@ -186,6 +246,9 @@ def test_many_users_are_drawn_some_at_a_time(monkeypatch):
         ({"cold_share": 0.9}, "cold_share"),
         ({"cold_share": float("nan")}, "cold_share"),
         ({"missing_share": -0.1}, "missing_share"),
+        ({"content_strength": -1}, "content_strength"),
+        ({"content_strength": float("inf")}, "content_strength"),
+        ({"mix_sharpness": float("nan")}, "mix_sharpness"),
         ({"modalities": {}}, "modalities"),
         ({"modalities": {"visual": 0}}, "visual"),
         ({"modalities": {"visual": 4}}, "missing_share"),

@@ -144,6 +144,8 @@ def generate(
     dtype: Literal["float32", "float16"] = "float32",
     cold_share: float = 0.2,
     missing_share: float = 0.1,
+    content_strength: float = 8.0,
+    mix_sharpness: float = 1.0,
 ) -> None:
     """Generate a micro-video world of known truth, from a few hundred users to millions.
 
@@ -167,6 +169,10 @@ def generate(
         Share of the clips that are uploaded after the end of training.
     missing_share
         Share of the clips that lack one modality.
+    content_strength
+        How much content decides what users take of what the feed shows; at 0 they take any of it.
+    mix_sharpness
+        How sharply a clip is about one modality: at 0 all clips share one mix, at large numbers each is about one alone.
     """
     from metammf.data.folder import check_target
     from metammf.data.synthetic import generate_world, save_world
@@ -183,6 +189,8 @@ def generate(
             dtype=dtype,
             cold_share=cold_share,
             missing_share=missing_share,
+            content_strength=content_strength,
+            mix_sharpness=mix_sharpness,
             progress=progress,
         )
         save_world(world, out, progress=progress)

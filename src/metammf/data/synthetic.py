@@ -21,13 +21,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
+from scipy.special import entr
 
 from metammf.data.dataset import Catalog, Dataset
 from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
 from metammf.data.progress import Progress, silent
 from metammf.data.synthetic_content import captions, draw_clips, render_features
-from metammf.data.synthetic_log import draw_log, draw_tastes, draw_uploads
+from metammf.data.synthetic_log import CONTENT_STRENGTH, draw_log, draw_tastes, draw_uploads
 from metammf.errors import ConfigError, DataError, FileFormatError
 from metammf.files import atomic_open
 
@@ -41,6 +42,7 @@ TRUTH_FILE = "truth.npz"
 
 _MAX_DENSITY = 0.25
 _MIN_USERS, _MIN_ITEMS = 10, 20
+_MAX_KNOB = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,19 @@ class Truth:
         appeal = self.modality_weights[items, :, None] * self.item_latents[items]
         return np.einsum("nmd,nmd->n", self.user_tastes[users], appeal)
 
+    @property
+    def mix_diversity(self) -> float:
+        """How much clips differ in which modality matters, from 0 (all share one mix) to 1 (each is about one, all as often).
+
+        The entropy of the mean mix less the mean entropy of the mixes, over log M: what a clip's identity tells of the
+        modality that carries its appeal. 0 where there is one modality.
+        """
+        if len(self.modalities) == 1:
+            return 0.0
+        mixes = self.modality_weights.astype(np.float64)
+        told = entr(mixes.mean(axis=0)).sum() - entr(mixes).sum(axis=1).mean()
+        return max(0.0, float(told / math.log(len(self.modalities))))
+
 
 @dataclass(frozen=True, eq=False)
 class World:
@@ -86,6 +101,8 @@ def generate_world(
     modalities: Mapping[str, int] = WIDTHS,
     cold_share: float = 0.2,
     missing_share: float = 0.1,
+    content_strength: float = CONTENT_STRENGTH,
+    mix_sharpness: float = 1.0,
     dtype: DTypeLike = np.float32,
     progress: Progress = silent,
 ) -> World:
@@ -104,6 +121,10 @@ def generate_world(
         modalities: Feature width of each modality, in order.
         cold_share: Share of the clips that are uploaded after the end of training, at most 0.5.
         missing_share: Share of the clips that lack one modality.
+        content_strength: How much content decides what users take of what the feed shows, against noise of the scale 1; at 0
+            they take any of it. The feed itself stays as it is.
+        mix_sharpness: Power that the mixes are raised to: at 0 all clips share one mix, over the modalities that they have,
+            and neither choice nor feed follows their style; at large numbers one modality carries all of a clip's appeal.
         dtype: float32 or float16 features.
         progress: Called with the items rendered, and with the interactions drawn.
 
@@ -116,17 +137,18 @@ def generate_world(
         interactions = min(24 * users, int(users * items * _MAX_DENSITY))
     _check_sizes(users, items, interactions, seed)
     _check_content(modalities, cold_share, missing_share, dtype)
+    _check_knobs(content_strength=content_strength, mix_sharpness=mix_sharpness)
     names = tuple(modalities)
     streams = np.random.SeedSequence(seed).spawn(3)
     clip_rng, log_rng = (np.random.default_rng(stream) for stream in streams[:2])
-    clips = draw_clips(items, len(names), missing_share, clip_rng)
+    clips = draw_clips(items, len(names), missing_share, clip_rng, mix_sharpness=mix_sharpness)
     cold = np.zeros(items, dtype=np.bool_)
     cold[clip_rng.permutation(items)[: round(items * cold_share)]] = True
     uploaded_at = draw_uploads(cold, clip_rng)
     table = pl.DataFrame({"title": captions(clips, names), "uploaded_at": uploaded_at})
     features = render_features(clips, modalities, dtype, streams[2].spawn(len(names)), progress)
     tastes = draw_tastes(users, clips, log_rng)
-    log = draw_log(clips, tastes, cold, uploaded_at, interactions, log_rng, progress)
+    log = draw_log(clips, tastes, cold, uploaded_at, interactions, log_rng, progress, content_strength=content_strength)
     # Ids begin at 1, indices at 0: whoever takes one for the other finds out.
     catalog = Catalog(
         IdMap(np.arange(1, users + 1), kind="user"), IdMap(np.arange(1, items + 1), kind="item"), features, table
@@ -147,6 +169,8 @@ def generate_world(
                 "modalities": dict(modalities),
                 "cold_share": cold_share,
                 "missing_share": missing_share,
+                "content_strength": content_strength,
+                "mix_sharpness": mix_sharpness,
                 "dtype": np.dtype(dtype).name,
             },
         },
@@ -183,6 +207,12 @@ def _check_content(modalities: Mapping[str, int], cold_share: float, missing_sha
         fits = False
     if not fits:
         raise ConfigError(f"dtype: expected float16 or float32, got {dtype}")
+
+
+def _check_knobs(**knobs: float) -> None:
+    for name, value in knobs.items():
+        if not 0 <= value <= _MAX_KNOB:
+            raise ConfigError(f"{name}: expected a number from 0 to {_MAX_KNOB:g}, got {value}")
 
 
 def save_world(world: World, path: Path | str, *, progress: Progress = silent) -> None:

@@ -54,6 +54,8 @@ class Clips:
         clusters: Cluster of that content, shape (N, M).
         centres: Centre of each cluster, shape (M, K, D).
         present: Whether the clip has the modality, shape (N, M); what it lacks carries nothing of its appeal.
+        about: The modality that the clip is about, by which the feed files it and of which its caption speaks: the one
+            that carries most of its appeal, where mixes differ. Shape (N,).
         popularity: How often the feed shows a clip, relative to others, shape (N,).
     """
 
@@ -63,37 +65,52 @@ class Clips:
     clusters: NDArray[np.int64]
     centres: NDArray[np.float32]
     present: NDArray[np.bool_]
+    about: NDArray[np.int64]
     popularity: NDArray[np.float32]
 
-    @property
-    def dominant(self) -> NDArray[np.int64]:
-        """The modality that carries most of each clip's appeal, shape (N,)."""
-        return self.mix.argmax(axis=1)
 
+def draw_clips(
+    count: int, num_modalities: int, missing_share: float, rng: np.random.Generator, *, mix_sharpness: float = 1.0
+) -> Clips:
+    """Draw what `count` clips are about.
 
-def draw_clips(count: int, num_modalities: int, missing_share: float, rng: np.random.Generator) -> Clips:
-    """Draw what `count` clips are about."""
+    Args:
+        count: N.
+        num_modalities: M.
+        missing_share: Share of the clips that lack one modality.
+        rng: What it is drawn with.
+        mix_sharpness: Power that the mixes are raised to: 0 gives all clips one mix, even over what they have, and large
+            numbers give each a single modality. Below 1 a clip is about any of its modalities, of the one that carries
+            most in proportion to this, so that at 0 neither its appeal nor the feed follows its style.
+    """
     angle = rng.uniform(0, 2 * np.pi, size=count)
     mix = (1 - _OWN_MIX) * _style_mix(angle, num_modalities)
     mix += _OWN_MIX * rng.dirichlet(np.full(num_modalities, _OWN_CONCENTRATION), size=count)
     style = 2**0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     style += _STYLE_BLUR * rng.standard_normal(style.shape)
     present = _draw_present(mix, missing_share, rng)
-    mix = np.where(present, mix, 0)
+    mix = np.where(present, mix**mix_sharpness, 0)
     mix /= mix.sum(axis=1, keepdims=True)
     num_clusters = int(np.clip(round(count**0.5 / 4), 6, _MAX_CLUSTERS))
     centres = rng.standard_normal((num_modalities, num_clusters, LATENT_DIM), dtype=np.float32)
     clusters = rng.integers(num_clusters, size=(count, num_modalities))
     own = rng.standard_normal((count, num_modalities, LATENT_DIM), dtype=np.float32)
     latents = _CENTRE_SHARE**0.5 * centres[np.arange(num_modalities), clusters] + (1 - _CENTRE_SHARE) ** 0.5 * own
+    popularity = rng.lognormal(sigma=_POPULARITY_SPREAD, size=count)
+    weights = mix.astype(np.float32)
+    about = weights.argmax(axis=1)
+    if mix_sharpness < 1:
+        anyway = rng.random(count) >= mix_sharpness
+        about[anyway] = np.where(present, rng.random(present.shape), -1.0)[anyway].argmax(axis=1)
     return Clips(
-        mix=mix.astype(np.float32),
+        mix=weights,
         style=style.astype(np.float32),
         latents=latents.astype(np.float32),
         clusters=clusters,
         centres=centres,
         present=present,
-        popularity=rng.lognormal(sigma=_POPULARITY_SPREAD, size=count).astype(np.float32),
+        about=about,
+        popularity=popularity.astype(np.float32),
     )
 
 
@@ -197,7 +214,7 @@ def captions(clips: Clips, modalities: tuple[str, ...]) -> list[str | None]:
     quadrant = (2 * (clips.style[:, 0] > 0) + (clips.style[:, 1] > 0)).tolist()
     told = zip(
         clips.clusters[:, textual].tolist(),
-        clips.dominant.tolist(),
+        clips.about.tolist(),
         quadrant,
         clips.present[:, textual].tolist(),
         strict=True,

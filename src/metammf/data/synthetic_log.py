@@ -2,7 +2,8 @@
 
 Users have a taste vector for the content of each modality. The feed draws most of its clips by popularity and the
 rest from the neighbourhoods of the user's favourite content; among what it shows, the user takes the clips of highest
-utility, 8 sum_m a_im <t_um, z_im>, plus Gumbel noise: a draw without replacement from the softmax of the utilities.
+utility, c sum_m a_im <t_um, z_im> with c the strength of content, plus Gumbel noise: a draw without replacement from
+the softmax of the utilities.
 Nothing here is of size users x items.
 """
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 TRAIN_DAYS, HELD_OUT_DAYS = 72, 18
 HELD_OUT_SHARE = 0.2
+CONTENT_STRENGTH = 8.0
+"""How much content decides what is watched of what is shown, against noise of the scale 1."""
 
 _DAY = 86_400
 _EPOCH = 1_700_006_400  # midnight, 2023-11-15 UTC: the log's first second
@@ -42,7 +45,6 @@ _POPULAR_SHARE = 0.7
 _FAVOURITES = 2
 _COMMON_TASTE = 0.9
 _FIRST_FAVOURITE = 0.65
-_SHARPNESS = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +126,15 @@ def draw_log(
     total: int,
     rng: np.random.Generator,
     progress: Progress,
+    *,
+    content_strength: float = CONTENT_STRENGTH,
 ) -> Log:
     """Let the users watch `total` clips: clips that are not `cold` before the end of training, any after it."""
     num_items = len(cold)
     trained, held_out = draw_activity(len(tastes.vectors), total, num_items, rng)
     before = Feed(clips, np.where(cold, 0, clips.popularity))
     after = Feed(clips, clips.popularity)
-    appeal = (clips.mix[:, :, None] * clips.latents).reshape(num_items, -1)
+    appeal = content_strength * (clips.mix[:, :, None] * clips.latents).reshape(num_items, -1)
     users, items = np.empty(total, dtype=np.int32), np.empty(total, dtype=np.int32)
     late = np.empty(total, dtype=np.bool_)
     filled = 0
@@ -162,7 +166,7 @@ def draw_uploads(cold: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[n
 class Feed:
     """What a platform shows: popular clips, and clips from the neighbourhood of a user's favourite content.
 
-    A clip's neighbourhood is the modality that it is mostly about and the cluster of its content there.
+    A clip's neighbourhood is the modality that it is about and the cluster of its content there.
 
     Args:
         clips: The clips.
@@ -172,8 +176,7 @@ class Feed:
     def __init__(self, clips: Clips, popularity: NDArray[Any]) -> None:
         self.num_items = len(popularity)
         self.num_modalities, self.num_clusters, _ = clips.centres.shape
-        dominant = clips.dominant
-        cells = dominant * self.num_clusters + clips.clusters[np.arange(self.num_items), dominant]
+        cells = clips.about * self.num_clusters + clips.clusters[np.arange(self.num_items), clips.about]
         self.order = np.argsort(cells, kind="stable")
         mass = np.cumsum(popularity[self.order], dtype=np.float64)
         # mass[start[c]] .. mass[start[c + 1]]: one number line of popularity, cell after cell
@@ -214,7 +217,7 @@ def _watch(
     keys = _candidates(users, counts, feed, tastes, seen, rng)
     watchers, items = np.divmod(keys, feed.num_items)
     vectors = tastes.vectors.reshape(len(tastes.vectors), -1)
-    utility = _SHARPNESS * np.einsum("nd,nd->n", vectors[watchers], appeal[items])
+    utility = np.einsum("nd,nd->n", vectors[watchers], appeal[items])
     utility += rng.gumbel(size=len(keys))
     local = watchers - users[0]
     shown = np.bincount(local, minlength=len(users))
