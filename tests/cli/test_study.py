@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from metammf.experiments.study_run import StudyOptions
+from metammf.experiments.study_jobs import StudyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """All in this process: what is looked at is what is told, not memory."""
-    monkeypatch.setattr("metammf.experiments.study_run.StudyOptions", functools.partial(StudyOptions, apart=False))
+    monkeypatch.setattr("metammf.experiments.study_jobs.StudyOptions", functools.partial(StudyOptions, apart=False))
 
 
 def test_a_study_from_end_to_end_and_its_report_again(

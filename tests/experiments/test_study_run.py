@@ -10,10 +10,10 @@ from filelock import FileLock
 
 from metammf.data.synthetic import generate_world, save_world
 from metammf.errors import ConfigError, DataError, FileFormatError, RunError
-from metammf.experiments import study_run
 from metammf.experiments.studies import Ask, Plan, Variant, make_plan
+from metammf.experiments.study_jobs import MARKER, STUDY_FILE, StudyOptions
 from metammf.experiments.study_results import StudyResults
-from metammf.experiments.study_run import STUDY_FILE, StudyOptions, run_study
+from metammf.experiments.study_run import run_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,11 +214,11 @@ def test_folders_of_others_stay_as_they_are(folder: Path, tmp_path: Path) -> Non
     (out / "thesis.tex").touch()
     with pytest.raises(DataError, match="not a folder that metammf wrote"):
         run_study(pair(DYNAMIC, POPULAR), folder, out, PLAIN)
-    (out / "thesis.tex").rename(out / study_run.MARKER)
-    (out / study_run.MARKER).write_text("rank 0123\n")
+    (out / "thesis.tex").rename(out / MARKER)
+    (out / MARKER).write_text("rank 0123\n")
     with pytest.raises(RunError, match="holds study rank: name another folder"):
         run_study(pair(DYNAMIC, POPULAR), folder, out, PLAIN)
-    (out / study_run.MARKER).write_text("fusion 0123\n")
+    (out / MARKER).write_text("fusion 0123\n")
     with pytest.raises(RunError, match="holds study fusion of other data: name another folder"):
         run_study(pair(DYNAMIC, POPULAR), folder, out, PLAIN)
 
@@ -226,6 +226,6 @@ def test_folders_of_others_stay_as_they_are(folder: Path, tmp_path: Path) -> Non
 def test_one_study_a_folder_at_a_time(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / study_run.MARKER).write_text("fusion 0123\n")
+    (out / MARKER).write_text("fusion 0123\n")
     with FileLock(out / ".lock"), pytest.raises(RunError, match="is in use by another process"):
         run_study(pair(DYNAMIC, POPULAR), folder, out, PLAIN)

@@ -74,7 +74,8 @@ def study(
     from metammf.errors import ConfigError
     from metammf.experiments.config import parse_settings
     from metammf.experiments.studies import Ask, make_plan
-    from metammf.experiments.study_run import StudyOptions, run_study
+    from metammf.experiments.study_jobs import StudyOptions
+    from metammf.experiments.study_run import run_study
     from metammf.report.figures import require_extra
     from metammf.report.study_page import write_study
 

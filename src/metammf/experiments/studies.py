@@ -48,10 +48,12 @@ class Variant:
         label: What people read.
         recipe: What it is a change of.
         series: The line or group that it belongs to.
-        settings: Dotted key -> value, on top of the recipe's.
+        settings: Dotted key -> value, on top of the recipe's, the caller's and what validation chose.
         placebo: What stands in the place of the features.
         x: Its place on the study's axis; None for what is drawn as a level beside the line.
         vectors: Whether its fused vectors are mapped.
+        base: Dotted key -> value, on top of the recipe's alone.
+        fixed: Whether nothing of it is up to choice.
     """
 
     key: str
@@ -62,6 +64,8 @@ class Variant:
     placebo: Placebo | None = None
     x: float | None = None
     vectors: bool = False
+    base: Mapping[str, Any] = field(default_factory=dict)
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,8 +158,8 @@ def make_plan(name: str, ask: Ask) -> Plan:
 def config_of(
     variant: Variant, common: Mapping[str, Any], seed: int, chosen: Mapping[str, Any] | None = None
 ) -> Merged:
-    """Return all that decides the outcome of one run of a variant: recipe < common < chosen < the variant's own settings."""
-    settings = {**common, **(chosen or {}), **variant.settings}
+    """Return all that decides the outcome of one run of a variant: recipe < base < common < chosen < own settings."""
+    settings = {**variant.base, **common, **(chosen or {}), **variant.settings}
     return merge(variant.recipe, settings, {"seed": seed, "placebo": variant.placebo})
 
 

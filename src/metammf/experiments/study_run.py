@@ -1,161 +1,41 @@
 """Run a study: every variant trained and measured alike, in a folder that the same call goes on with.
 
-::
-
-    runs/KEY-SEED-DIGEST/  one run folder a variant, seed and config; see `metammf.experiments.run`
-    study.json             all that was found, plain data
-
-Validation chooses the epoch of each run and, with the first seed, the settings of each variant where there are some to choose
-among. The test part is read once for each final run.
+Its folder holds the runs (see `metammf.experiments.study_jobs`) and study.json, all that was found as plain data.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import itertools
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from metammf.data.folder import load_dataset
 from metammf.data.synthetic import TRUTH_FILE, load_truth
-from metammf.errors import ConfigError, DataError, RunError, TrainingError
 from metammf.evaluation.significance import compare, holm
-from metammf.experiments.clusters import cluster_quality, taste_communities
-from metammf.experiments.comparison_results import TABLES, Trial
-from metammf.experiments.config import merge
+from metammf.experiments.clusters import taste_communities
+from metammf.experiments.comparison_results import TABLES
 from metammf.experiments.environment import environment
-from metammf.experiments.evaluating import evaluated_once
-from metammf.experiments.finals import seed_result
-from metammf.experiments.jobs import run_all
-from metammf.experiments.measuring import (
-    content_of_run,
-    data_summary,
-    fused_vectors,
-    fusion_of,
-    num_parameters,
-)
+from metammf.experiments.measuring import data_summary
 from metammf.experiments.pair_tests import as_pair
-from metammf.experiments.projection import embed_2d
-from metammf.experiments.run import RunOptions, data_hash, locked, train_run, untouched
-from metammf.experiments.search_space import is_solved
-from metammf.experiments.studies import Plan, Variant, config_of
-from metammf.experiments.study_results import Mapped, StudyResults, StudyRow
-from metammf.files import atomic_open, require_replaceable
+from metammf.experiments.run import data_hash
+from metammf.experiments.studies import config_of
+from metammf.experiments.study_jobs import STUDY_FILE, Runs, StudyOptions, all_tried, check_metric, held, make_rows
+from metammf.experiments.study_results import Mapped, StudyResults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from metammf.data.dataset import Dataset
     from metammf.data.splitting import Split
-    from metammf.evaluation.evaluate import Seen
-    from metammf.evaluation.result import Evaluation
-    from metammf.experiments.comparison_results import PairTest, SeedResult
-    from metammf.experiments.config import Merged
-    from metammf.experiments.study_results import ClusterQuality
-    from metammf.experiments.workers import Death
-    from metammf.training.loop import Precision
+    from metammf.experiments.comparison_results import PairTest
+    from metammf.experiments.studies import Plan
+    from metammf.experiments.study_jobs import Progress, StudyOutcome
 
-    Progress = Callable[[int, int, str], None]
-
-STUDY_FILE = "study.json"
-MARKER = ".metammf-study"
-"""Tells a folder of a study, finished or not, from anybody else's; holds the study's name and the hash of its data."""
 _MAPPED_ITEMS = 1_000
-
-
-@dataclass(frozen=True)
-class StudyOptions:
-    """How a study is run; the same for all of its variants.
-
-    Args:
-        num_seeds: Final runs of each variant that is trained; one that is solved draws nothing, so that one will do.
-        seed: Of the first; the others count up from there.
-        settings: Dotted key -> value, on top of every recipe's.
-        choose: Dotted key -> values; validation chooses among all their combinations for each variant, with the first seed.
-        metric: What it chooses by; also what figures show and tests compare.
-        seen: What the test part's rankings leave out.
-        workers: Runs at a time, each with one thread.
-        apart: Each run in a process of its own, so that its memory is its own; for tests alone there is a way without.
-        device: Where they run.
-        precision: "float32" or "bfloat16".
-    """
-
-    num_seeds: int = 3
-    seed: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    choose: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    metric: str = "ndcg@20"
-    seen: Seen = "train+validation"
-    workers: int = 1
-    apart: bool = True
-    device: str = "cpu"
-    precision: Precision = "float32"
-
-    @property
-    def candidates(self) -> list[dict[str, Any]]:
-        """The combinations of settings to choose among; a single empty one where there is nothing to choose."""
-        return [dict(zip(self.choose, values, strict=True)) for values in itertools.product(*self.choose.values())]
-
-
-@dataclass(frozen=True)
-class StudyJob:
-    """One run.
-
-    Args:
-        label: For people.
-        merged: All that decides its outcome.
-        data: The data set's folder.
-        folder: The run's.
-        options: Of the study.
-        final: Whether the test part is read.
-        groups: Items whose fused vectors are looked at, and the groups that they are of.
-        layout: Whether these are laid out in two dimensions too.
-    """
-
-    label: str
-    merged: Merged
-    data: Path
-    folder: Path
-    options: StudyOptions
-    final: bool
-    groups: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
-    layout: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class StudyOutcome:
-    """What came of it; where it failed, why, and nothing else.
-
-    Args:
-        job: What was asked for.
-        validation: The study's metric.
-        seconds: Of training.
-        epochs: That were trained.
-        parameters: Numbers that were learned or solved for.
-        result: Of a final run.
-        test: Likewise.
-        clusters: Of the groups.
-        layout: Their items' places, (n, 2).
-        failed: Why there is nothing.
-    """
-
-    job: StudyJob
-    validation: float | None = None
-    seconds: float = 0.0
-    epochs: int | None = None
-    parameters: int | None = None
-    result: SeedResult | None = None
-    test: Evaluation | None = None
-    clusters: ClusterQuality | None = None
-    layout: NDArray[np.float32] | None = None
-    failed: str | None = None
 
 
 def run_study(
@@ -186,14 +66,17 @@ def run_study(
         RunError: `out` is in use or holds another study, or a process was told to end.
     """
     options, out, data = options or StudyOptions(), Path(out), Path(data)
-    configs = [config_of(one, options.settings, options.seed, tried) for one, tried in _tried(plan, options)]
+    configs = [
+        config_of(one, options.settings, options.seed, tried) for one, tried in all_tried(plan.variants, options)
+    ]
     dataset = load_dataset(data)
     split = configs[0].config.split.apply(dataset)
-    _check_metric(options.metric)
-    with _held(out, plan.name, dataset):
+    check_metric(options.metric)
+    with held(out, plan.name, data_hash(dataset)):
         groups = _groups(plan, data, split, options)
-        runs = _Runs(plan, data, out / "runs", options, groups, progress)
-        rows, found = _rows(plan, runs)
+        looked_at = None if groups is None else (groups.items, groups.own)
+        runs = Runs(lambda *_: data, out / "runs", options, looked_at, progress)
+        rows, found = make_rows(plan.variants, runs)
         results = StudyResults(
             name=plan.name,
             title=plan.title,
@@ -213,58 +96,6 @@ def run_study(
         )
         results.write(out / STUDY_FILE)
     return results
-
-
-def _tried(plan: Plan, options: StudyOptions) -> Iterator[tuple[Variant, dict[str, Any]]]:
-    """Every variant with every combination of settings that is tried with it."""
-    for variant in plan.variants:
-        for candidate in _candidates(variant, options):
-            yield variant, candidate
-
-
-def _candidates(variant: Variant, options: StudyOptions) -> list[dict[str, Any]]:
-    """A variant's own settings are not to choose, and how it is trained is nothing to a solved model."""
-    solved = _solved(variant)
-    free = [
-        key for key in options.choose if key not in variant.settings and not (solved and key.startswith("training."))
-    ]
-    return replace(options, choose={key: options.choose[key] for key in free}).candidates
-
-
-def _solved(variant: Variant) -> bool:
-    return is_solved(merge(variant.recipe).config)
-
-
-def _seeds(variant: Variant, options: StudyOptions) -> range:
-    drawn = not _solved(variant) or variant.placebo in ("noise", "shuffle")
-    return range(options.seed, options.seed + (options.num_seeds if drawn else 1))
-
-
-def _check_metric(metric: str) -> None:
-    name, _, k = metric.partition("@")
-    if name not in ("recall", "ndcg", "precision", "hit_rate", "map", "mrr") or k not in ("10", "20"):
-        raise ConfigError(f"metric {metric!r}: expected NAME@K, such as ndcg@20, with K 10 or 20")
-
-
-@contextlib.contextmanager
-def _held(out: Path, name: str, dataset: Dataset) -> Iterator[None]:
-    """Hold the folder of a study, made where it is not there yet."""
-    if not untouched(out):
-        require_replaceable(out, marker=MARKER)
-    with locked(out):
-        _mark(out, name, data_hash(dataset))
-        yield
-
-
-def _mark(out: Path, name: str, digest: str) -> None:
-    """Write whose folder it is, or find out that it is another's."""
-    mark = out / MARKER
-    if mark.is_file():
-        before, _, data = mark.read_text(encoding="utf-8").strip().partition(" ")
-        if (before, data) != (name, digest):
-            raise RunError(f"{out} holds study {before}{' of other data' * (before == name)}: name another folder")
-    with atomic_open(mark) as stream:
-        stream.write(f"{name} {digest}\n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,148 +123,6 @@ def _groups(plan: Plan, data: Path, split: Split, options: StudyOptions) -> _Gro
     order = np.random.default_rng(options.seed).permutation(np.flatnonzero(every >= 0))
     items = np.sort(order[:_MAPPED_ITEMS])
     return _Groups(by, items, every[items], names)
-
-
-@dataclass(frozen=True, eq=False)
-class _Runs:
-    """Makes the runs of a study that are missing."""
-
-    plan: Plan
-    data: Path
-    folder: Path
-    options: StudyOptions
-    groups: _Groups | None
-    progress: Progress | None
-
-    def job(self, variant: Variant, seed: int, chosen: Mapping[str, Any], *, final: bool) -> StudyJob:
-        """Return a run; one of the same config has the same folder, whether it is a trial or final."""
-        merged = config_of(variant, self.options.settings, seed, chosen)
-        digest = hashlib.sha256(merged.config.model_dump_json().encode()).hexdigest()[:8]
-        looked_at = (self.groups.items, self.groups.own) if self.groups is not None and variant.vectors else None
-        return StudyJob(
-            f"{variant.label}, seed {seed}",
-            merged,
-            self.data,
-            self.folder / f"{_folder_name(variant.key)}-{seed}-{digest}",
-            self.options,
-            final,
-            looked_at if final else None,
-            layout=seed == self.options.seed,
-        )
-
-    def all(self, jobs: Sequence[StudyJob], what: str) -> list[StudyOutcome]:
-        """Do them, and tell of each."""
-        told = itertools.count(1)
-
-        def done(outcome: StudyOutcome) -> None:
-            if self.progress is not None:
-                self.progress(next(told), len(jobs), f"{what} {_says(outcome)}")
-
-        if self.progress is not None:
-            self.progress(0, len(jobs), "")
-        workers = min(self.options.workers, max(1, len(jobs)))
-        return run_all(do_job, jobs, workers, done, apart=self.options.apart, died=died)
-
-
-def _folder_name(key: str) -> str:
-    """A variant's key as a folder's name: a recipe may be a file's path."""
-    return re.sub(r"[^\w.=+-]+", "-", key).strip("-.")
-
-
-def _says(outcome: StudyOutcome) -> str:
-    if outcome.failed is not None:
-        return f"{outcome.job.label}: failed: {outcome.failed}"
-    return f"{outcome.job.label}: {outcome.job.options.metric} {outcome.validation:.4f} on validation"
-
-
-def _rows(plan: Plan, runs: _Runs) -> tuple[list[StudyRow], dict[str, list[StudyOutcome]]]:
-    """Choose, run and collect: the rows, and the final runs of each variant that came about."""
-    options = runs.options
-    asked = [(one, tried) for one, tried in _tried(plan, options) if len(_candidates(one, options)) > 1]
-    tried = runs.all([runs.job(one, options.seed, settings, final=False) for one, settings in asked], "trial")
-    trials: dict[str, list[Trial]] = {one.key: [] for one in plan.variants}
-    for (variant, settings), outcome in zip(asked, tried, strict=True):
-        trials[variant.key].append(_trial(len(trials[variant.key]), settings, outcome))
-    chosen = {one.key: _choose(trials[one.key]) for one in plan.variants}
-    finals = [(one, seed) for one in plan.variants for seed in _seeds(one, options)]
-    jobs = [runs.job(one, seed, chosen[one.key], final=True) for one, seed in finals]
-    found: dict[str, list[StudyOutcome]] = {one.key: [] for one in plan.variants}
-    for (variant, _), outcome in zip(finals, runs.all(jobs, "final"), strict=True):
-        found[variant.key].append(outcome)
-    rows = [_row(one, trials[one.key], chosen[one.key], found[one.key]) for one in plan.variants]
-    return rows, {row.key: found[row.key] for row in rows if row.failed is None}
-
-
-def _trial(number: int, settings: Mapping[str, Any], outcome: StudyOutcome) -> Trial:
-    return Trial(
-        number=number,
-        settings=settings,
-        state="finished" if outcome.failed is None else "failed",
-        seconds=outcome.seconds,
-        epochs=outcome.epochs,
-        value=outcome.validation,
-        reason=outcome.failed,
-    )
-
-
-def _choose(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The settings that are best on validation, the first of those that are equal."""
-    told = [(trial.value, trial) for trial in trials if trial.value is not None]
-    return dict(max(told, key=lambda pair: pair[0])[1].settings) if told else {}
-
-
-def _row(variant: Variant, trials: list[Trial], chosen: dict[str, Any], found: list[StudyOutcome]) -> StudyRow:
-    failed = next((one.failed for one in found if one.failed is not None), None)
-    whole = [] if failed is not None else found
-    return StudyRow(
-        key=variant.key,
-        label=variant.label,
-        series=variant.series,
-        x=None if variant.x is None else float(variant.x),  # as it is read back
-        recipe=variant.recipe,
-        settings=dict(variant.settings),
-        placebo=variant.placebo,
-        parameters=whole[0].parameters if whole else None,
-        trials=tuple(trials),
-        chosen=chosen,
-        seeds=tuple(one.result for one in whole if one.result is not None),
-        clusters=tuple(one.clusters for one in whole if one.clusters is not None),
-        failed=failed,
-    )
-
-
-def do_job(job: StudyJob) -> StudyOutcome:
-    """Train where that is not done yet, look at validation, and of a final run at the test part."""
-    options = job.options
-    try:
-        run = train_run(
-            job.merged,
-            job.data,
-            job.folder,
-            RunOptions(device=options.device, precision=options.precision, resume=True),
-        )
-        validation = evaluated_once(run, "validation", "train")
-        epochs = len(run.epochs()) or None
-        outcome = StudyOutcome(job, validation.metrics[options.metric], run.record["seconds"], epochs)
-        if not job.final:
-            return outcome
-        test, recommender = evaluated_once(run, "test", options.seen), run.recommender()
-        result = seed_result(run, validation, test, options.device)
-        outcome = replace(outcome, test=test, result=result, parameters=num_parameters(recommender))
-        fusion = fusion_of(recommender)
-        if job.groups is None or fusion is None:
-            return outcome
-        items, own = job.groups
-        vectors = fused_vectors(fusion, content_of_run(run), items)
-        layout = embed_2d(vectors) if job.layout else None
-        return replace(outcome, clusters=cluster_quality(vectors, own), layout=layout)
-    except (ConfigError, DataError, TrainingError) as error:
-        return StudyOutcome(job, failed=str(error))
-
-
-def died(job: StudyJob, death: Death) -> StudyOutcome:
-    """Return what to note of a run whose process died."""
-    return StudyOutcome(job, seconds=death.seconds, failed=death.reason)
 
 
 def _tests(plan: Plan, found: Mapping[str, Sequence[StudyOutcome]], metric: str) -> tuple[PairTest, ...]:
