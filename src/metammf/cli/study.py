@@ -6,19 +6,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from metammf.experiments.study_jobs import StudyOptions
     from metammf.experiments.study_results import StudyResults
 
 Texts = Annotated[list[str] | None, Parameter(negative="")]
+CONDITIONS = "conditions"
+_OTHERS = {False: ("--vary", "--users"), True: ("--values",)}
+"""Options that mean nothing to the other studies, and to that of conditions."""
 
 
 def study(
-    name: Literal["overall", "fusion", "depth", "rank", "modalities", "map", "width", "placebo"],
-    data: Path,
+    name: Literal["overall", "fusion", "depth", "rank", "modalities", "map", "width", "placebo", "conditions"],
     /,
-    *,
+    *data: str,
     out: Path,
     recipe: Texts = None,
     values: Annotated[list[int] | None, Parameter(negative="")] = None,
+    vary: Texts = None,
+    users: int = 2_000,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     choose: Texts = None,
     split: str | None = None,
@@ -30,7 +35,7 @@ def study(
     device: str = "cpu",
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
-    """Run one of the paper's studies, or the placebo study, and write its table, figure and page.
+    """Run one of the paper's studies, the placebo study or the map of conditions, and write its table, figure and page.
 
     The same command goes on where it was. Validation chooses each run's epoch and, with --choose, each variant's settings; the
     test part is read once a final run.
@@ -39,15 +44,22 @@ def study(
     ----------
     name
         overall, fusion (static against dynamic), depth (of the fusion), rank (CP against dense), modalities (subsets), map (of
-        the fused vectors), width (meta channels) or placebo (features shuffled, noise, dropped).
+        the fused vectors), width (meta channels), placebo (features shuffled, noise, dropped) or conditions (static against
+        dynamic on generated worlds, one thing varied at a time).
     data
-        A data set's folder in our layout.
+        A data set's folder in our layout. Of conditions: real data sets beside the worlds, none or several, each as
+        DIR[,RECIPE][,KEY=VALUE...].
     out
         The study's folder.
     recipe
         A model's recipe or TOML file; may be repeated (default: the study's own).
     values
         Depths, ranks or widths, one each; may be repeated (default: the study's own).
+    vary
+        Of conditions: AXIS=VALUE,VALUE,..., with the axes strength, diversity, density and cold; may be repeated (default: all
+        four at values of their own).
+    users
+        Of conditions: users of each world.
     set_
         KEY=VALUE on top of every recipe; may be repeated.
     choose
@@ -59,7 +71,7 @@ def study(
     metric
         What validation chooses settings by, and figures and tests are about: NAME@10 or NAME@20.
     seeds
-        Final runs of each variant.
+        Final runs of each variant; of conditions also worlds of each kind.
     seed
         Of the first.
     jobs
@@ -69,15 +81,11 @@ def study(
     precision
         bfloat16 runs forward passes in half precision.
     """
-    from metammf.cli.console import command_line, going_on, show_warnings, steps
-    from metammf.data.folder import load_dataset
+    from metammf.cli.console import command_line, show_warnings
     from metammf.errors import ConfigError
     from metammf.experiments.config import parse_settings
-    from metammf.experiments.studies import Ask, make_plan
     from metammf.experiments.study_jobs import StudyOptions
-    from metammf.experiments.study_run import run_study
     from metammf.report.figures import require_extra
-    from metammf.report.study_page import write_study
 
     for option, value, least in (("--seeds", seeds, 1), ("--jobs", jobs, 1), ("--seed", seed, 0)):
         if value < least:
@@ -87,8 +95,6 @@ def study(
     settings: dict[str, Any] = parse_settings(set_ or [])
     if split is not None:
         settings["split.method"] = split
-    modalities = load_dataset(data).features.modalities
-    plan = make_plan(name, Ask(tuple(recipe or ()), tuple(values or ()), settings, modalities))
     options = StudyOptions(
         num_seeds=seeds,
         seed=seed,
@@ -103,6 +109,8 @@ def study(
     given = {
         "--recipe": recipe,
         "--values": values,
+        "--vary": vary,
+        "--users": users if users != 2_000 else None,
         "--set": set_,
         "--choose": choose,
         "--split": split,
@@ -113,10 +121,76 @@ def study(
         "--device": device if device != "cpu" else None,
         "--precision": precision if precision != "float32" else None,
     }
-    command = command_line(["metammf", "study", name, str(data), "--out", str(out)], given)
+    command = command_line(["metammf", "study", name, *data, "--out", str(out)], given)
+    _refuse(name, [option for option in _OTHERS[name == CONDITIONS] if given[option] is not None])
+    if name == CONDITIONS:
+        _conditions(data, out, options, recipe or [], vary or [], users, command)
+    else:
+        _one_data_set(name, data, out, options, tuple(recipe or ()), tuple(values or ()), command)
+
+
+def _refuse(name: str, options: list[str]) -> None:
+    from metammf.errors import ConfigError
+
+    if options:
+        raise ConfigError(f"study {name} has no use for {', '.join(options)}")
+
+
+def _one_data_set(
+    name: str,
+    data: tuple[str, ...],
+    out: Path,
+    options: "StudyOptions",
+    recipes: tuple[str, ...],
+    values: tuple[int, ...],
+    command: str,
+) -> None:
+    from metammf.cli.console import going_on, steps
+    from metammf.data.folder import load_dataset
+    from metammf.errors import ConfigError
+    from metammf.experiments.studies import Ask, make_plan
+    from metammf.experiments.study_run import run_study
+    from metammf.report.study_page import write_study
+
+    if len(data) != 1:
+        raise ConfigError(f"study {name}: expected one data set's folder, got {len(data)}")
+    folder = Path(data[0])
+    plan = make_plan(name, Ask(recipes, values, options.settings, load_dataset(folder).features.modalities))
     with steps(f"study {name}") as show, going_on(out):
-        results = run_study(plan, data, out, options, command=command, progress=show)
+        results = run_study(plan, folder, out, options, command=command, progress=show)
     _summarise(results, write_study(results, out))
+
+
+def _conditions(
+    data: tuple[str, ...],
+    out: Path,
+    options: "StudyOptions",
+    recipes: list[str],
+    vary: list[str],
+    users: int,
+    command: str,
+) -> None:
+    from dataclasses import replace
+
+    from metammf.cli import console
+    from metammf.errors import ConfigError
+    from metammf.experiments.conditions import ConditionsAsk, make_conditions, read_axis, read_real
+    from metammf.experiments.conditions_run import run_conditions
+    from metammf.report.conditions_page import findings, write_conditions
+
+    if len(recipes) > 1:
+        raise ConfigError(f"study {CONDITIONS}: expected one --recipe, for the worlds, got {len(recipes)}")
+    real = tuple(read_real(word) for word in data)
+    axes = dict(read_axis(word) for word in vary)
+    plan = make_conditions(ConditionsAsk(recipes[0] if recipes else None, axes, users, real, options.settings))
+    # Many short runs, of which nobody asks how much memory each takes.
+    options = replace(options, apart=False)
+    with console.steps(f"study {CONDITIONS}") as show, console.going_on(out):
+        results = run_conditions(plan, out, options, command=command, progress=show)
+    page = write_conditions(results, out)
+    for finding in findings(results):
+        console.out.print(finding)
+    console.out.print(str(page.resolve()))
 
 
 def _choices(pairs: list[str]) -> dict[str, tuple[Any, ...]]:

@@ -187,6 +187,15 @@ def _dynamic(model: MetaMMFConfig) -> str:
     return model.fusion if model.fusion in DYNAMIC else "cp"
 
 
+def dynamic_fusion(study: str, recipe: str, settings: Mapping[str, Any]) -> str:
+    """The fusion of a MetaMMF recipe where that is dynamic, else the CP form.
+
+    Raises:
+        ConfigError: the recipe is not of MetaMMF.
+    """
+    return _dynamic(_fusing(study, recipe, Ask(settings=settings)))
+
+
 def _named(recipe: str, label: str, ask: Ask) -> str:
     """The label alone where there is one recipe."""
     return label if len(ask.recipes) == 1 else f"{recipe}: {label}"

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from metammf.errors import DataError
 from metammf.experiments.comparison_results import ComparisonResults
+from metammf.experiments.conditions_results import FORMAT, ConditionsResults
 from metammf.experiments.study_results import StudyResults
 from metammf.files import atomic_open, read_json
 from metammf.report.comparison_page import write_comparison
+from metammf.report.conditions_page import write_conditions
 from metammf.report.page import render_page
 from metammf.report.study_page import write_study
 
@@ -26,6 +28,9 @@ def write_again(folder: Path | str) -> Path:
     if (folder / COMPARISON).is_file():
         return write_comparison(ComparisonResults.read(folder / COMPARISON), folder)
     if (folder / STUDY).is_file():
+        found = read_json(folder / STUDY)
+        if isinstance(found, dict) and found.get("format") == FORMAT:
+            return write_conditions(ConditionsResults.read(folder / STUDY), folder)
         return write_study(StudyResults.read(folder / STUDY), folder)
     if (folder / DEMO).is_file():
         page = folder / "report.html"

@@ -184,6 +184,68 @@ def axis_chart(
     return chart
 
 
+def gains_chart(
+    rows: Rows,
+    dots: Rows,
+    order: Sequence[str],
+    series: Sequence[str],
+    axis: str,
+    title: str,
+    *,
+    span: tuple[float, float],
+    joined: bool,
+    width: Width = "container",
+) -> Any:
+    """Show paired differences over places, with their 95% intervals; a filled dot where a test tells the pair apart.
+
+    Args:
+        rows: ``place, series, difference, low, high, significant, p, percent``.
+        dots: ``place, series, difference``, of each world or seed: small marks beside the mean.
+        order: Places, from left to right; what stands after a bar in one goes below.
+        series: All of them, in the order of the legend.
+        axis: Title of the axis of places.
+        title: Of the differences.
+        span: Ends of the differences' axis, the same in all panels.
+        joined: Whether a line joins a series.
+        width: In pixels, or that of the place.
+    """
+    import altair as alt
+
+    colour = alt.Color(
+        "series:N",
+        scale=alt.Scale(domain=list(series), range=series_colours(series)),
+        legend=alt.Legend(title=None, orient="top", symbolType="circle", symbolStrokeWidth=0, symbolFillColor=None),
+    )
+    labels = alt.Axis(labelAngle=0, labelExpr="split(datum.label, '|')", grid=False, labelLimit=160)
+    x = alt.X("place:N", sort=list(order), title=axis, axis=labels, scale=alt.Scale(paddingInner=0.35))
+    offset = alt.XOffset("series:N", sort=list(series), scale=alt.Scale(paddingOuter=0.3))
+    y = alt.Y("difference:Q", title=title, scale=alt.Scale(domain=list(span), nice=True), axis=alt.Axis(format="+.3~f"))
+    tooltip = [
+        alt.Tooltip("series:N", title="test items"),
+        alt.Tooltip("place:N", title=axis),
+        alt.Tooltip("difference:Q", format="+.4f"),
+        alt.Tooltip("percent:Q", title="in percent", format="+.1f"),
+        alt.Tooltip("low:Q", title="95% from", format="+.4f"),
+        alt.Tooltip("high:Q", title="to", format="+.4f"),
+        alt.Tooltip("p:Q", title="p, corrected", format=".2g"),
+    ]
+    zero = alt.Chart(data_of([{"zero": 0}])).mark_rule(color="#777", strokeDash=[4, 3]).encode(alt.Y("zero:Q"))
+    base = alt.Chart(data_of(rows), width=width, height=260).encode(x, offset, colour)
+    chart = zero + base.mark_rule(strokeWidth=2.2).encode(alt.Y("low:Q", title=title), alt.Y2("high:Q"))
+    if joined:
+        chart += base.mark_line(strokeWidth=1.4, opacity=0.55).encode(y)
+    if dots:
+        single = alt.Chart(data_of(dots)).encode(x, offset, colour, y)
+        chart += single.mark_point(size=16, strokeWidth=1.1, opacity=0.6, xOffset=7)
+    means = base.encode(y, tooltip=tooltip)
+    # A layer that its filter leaves empty has no extent, of which browsers complain.
+    if any(row["significant"] for row in rows):
+        chart += means.transform_filter("datum.significant").mark_point(size=80, filled=True, opacity=1)
+    if not all(row["significant"] for row in rows):
+        chart += means.transform_filter("!datum.significant").mark_point(size=80, strokeWidth=2)
+    return chart
+
+
 def groups_chart(rows: Rows, groups: Mapping[str, str], *, width: Width = "container") -> Any:
     """Show items in two dimensions by the group that they are of.
 
