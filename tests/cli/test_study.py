@@ -45,6 +45,44 @@ def test_a_study_from_end_to_end_and_its_report_again(
     assert (out / "report.html").read_text(encoding="utf-8") == page
 
 
+def test_a_map_of_conditions_with_a_real_set(
+    metammf: Callable[..., Any], groups: Path, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "map"
+    words = ["study", "conditions", f"{groups},metammf-mf,training.epochs=2", "--out", out, "--vary", "cold=0.1,0.2"]
+    words += ["--users", 30, "--items", 120, "--placebo", "default", "--seeds", 1, *small, "--set", "training.epochs=1"]
+    told = metammf(*words)
+    assert told.status == 0, told.err
+    assert told.out.splitlines()[-1] == str(out / "report.html")
+    assert "Cold share, all test items: " in told.out
+    found = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    assert [one["key"] for one in found["conditions"]] == ["default", "cold-0.1", groups.name]
+    assert [list(one["models"]) for one in found["conditions"]] == [["dynamic", "static", "noise"]] + 2 * [
+        ["dynamic", "static"]
+    ]
+    assert found["command"].startswith(f"metammf study conditions {groups},metammf-mf,training.epochs=2 --out {out}")
+    assert "--vary cold=0.1,0.2 --users 30 --items 40 --placebo default" in found["command"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("conditions", "--values", 3), "study conditions has no use for --values"),
+        (("conditions", "--recipe", "metammf-mf", "--recipe", "metammf-gcn"), "expected one --recipe, for the worlds"),
+        (("conditions", "--vary", "cold"), "axis 'cold': expected cold=NUMBER,NUMBER,..."),
+        (("conditions", "--vary", "cold=0.9", "--users", 30, "--items", 120), "cold_share: expected a share from 0"),
+        (("rank", "--vary", "cold=0.1"), "study rank has no use for --vary"),
+        (("rank",), "study rank: expected one data set's folder, got 0"),
+        (("rank", "one", "two"), "study rank: expected one data set's folder, got 2"),
+    ],
+)
+def test_what_is_of_other_studies_is_refused(
+    refused: Callable[..., str], tmp_path: Path, words: tuple[Any, ...], message: str
+) -> None:
+    assert message in refused("study", *words, "--out", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

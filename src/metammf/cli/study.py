@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from metammf.experiments.conditions import ConditionsAsk
     from metammf.experiments.study_jobs import StudyOptions
     from metammf.experiments.study_results import StudyResults
 
 Texts = Annotated[list[str] | None, Parameter(negative="")]
 CONDITIONS = "conditions"
-_OTHERS = {False: ("--vary", "--users"), True: ("--values",)}
+_OTHERS = {False: ("--vary", "--users", "--items", "--placebo"), True: ("--values",)}
 """Options that mean nothing to the other studies, and to that of conditions."""
 
 
@@ -24,6 +25,8 @@ def study(
     values: Annotated[list[int] | None, Parameter(negative="")] = None,
     vary: Texts = None,
     users: int = 2_000,
+    items: int | None = None,
+    placebo: Literal["everywhere", "default"] = "everywhere",
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     choose: Texts = None,
     split: str | None = None,
@@ -60,6 +63,10 @@ def study(
         four at values of their own).
     users
         Of conditions: users of each world.
+    items
+        Of conditions: clips of each world (default: 3,200, and more for more than 2,500 users).
+    placebo
+        Of conditions: where the dynamic fusion is also fed noise, in all of them or in the default world alone.
     set_
         KEY=VALUE on top of every recipe; may be repeated.
     choose
@@ -83,6 +90,7 @@ def study(
     """
     from metammf.cli.console import command_line, show_warnings
     from metammf.errors import ConfigError
+    from metammf.experiments.conditions import ConditionsAsk, read_axis, read_real
     from metammf.experiments.config import parse_settings
     from metammf.experiments.study_jobs import StudyOptions
     from metammf.report.figures import require_extra
@@ -111,6 +119,8 @@ def study(
         "--values": values,
         "--vary": vary,
         "--users": users if users != 2_000 else None,
+        "--items": items,
+        "--placebo": placebo if placebo != "everywhere" else None,
         "--set": set_,
         "--choose": choose,
         "--split": split,
@@ -124,7 +134,18 @@ def study(
     command = command_line(["metammf", "study", name, *data, "--out", str(out)], given)
     _refuse(name, [option for option in _OTHERS[name == CONDITIONS] if given[option] is not None])
     if name == CONDITIONS:
-        _conditions(data, out, options, recipe or [], vary or [], users, command)
+        if len(recipe or ()) > 1:
+            raise ConfigError(f"study {name}: expected one --recipe, for the worlds, got {len(recipe or ())}")
+        ask = ConditionsAsk(
+            recipe=recipe[0] if recipe else None,
+            vary=dict(read_axis(word) for word in vary or ()),
+            users=users,
+            real=tuple(read_real(word) for word in data),
+            settings=settings,
+            placebo=placebo,
+            items=items,
+        )
+        _conditions(ask, out, options, command)
     else:
         _one_data_set(name, data, out, options, tuple(recipe or ()), tuple(values or ()), command)
 
@@ -161,28 +182,15 @@ def _one_data_set(
     _summarise(results, write_study(results, out))
 
 
-def _conditions(
-    data: tuple[str, ...],
-    out: Path,
-    options: "StudyOptions",
-    recipes: list[str],
-    vary: list[str],
-    users: int,
-    command: str,
-) -> None:
+def _conditions(ask: "ConditionsAsk", out: Path, options: "StudyOptions", command: str) -> None:
     from dataclasses import replace
 
     from metammf.cli import console
-    from metammf.errors import ConfigError
-    from metammf.experiments.conditions import ConditionsAsk, make_conditions, read_axis, read_real
+    from metammf.experiments.conditions import make_conditions
     from metammf.experiments.conditions_run import run_conditions
     from metammf.report.conditions_page import findings, write_conditions
 
-    if len(recipes) > 1:
-        raise ConfigError(f"study {CONDITIONS}: expected one --recipe, for the worlds, got {len(recipes)}")
-    real = tuple(read_real(word) for word in data)
-    axes = dict(read_axis(word) for word in vary)
-    plan = make_conditions(ConditionsAsk(recipes[0] if recipes else None, axes, users, real, options.settings))
+    plan = make_conditions(ask)
     # Many short runs, of which nobody asks how much memory each takes.
     options = replace(options, apart=False)
     with console.steps(f"study {CONDITIONS}") as show, console.going_on(out):

@@ -131,13 +131,16 @@ def generate_world(
     Raises:
         ConfigError: an argument is out of range, or so many interactions do not fit.
     """
-    if items is None:
-        items = max(3_200, 100 * round(32 * (max(users, 1) / 2_500) ** 0.74))
-    if interactions is None:
-        interactions = min(24 * users, int(users * items * _MAX_DENSITY))
-    _check_sizes(users, items, interactions, seed)
-    _check_content(modalities, cold_share, missing_share, dtype)
-    _check_knobs(content_strength=content_strength, mix_sharpness=mix_sharpness)
+    items, interactions = check_world(
+        users=users,
+        items=items,
+        interactions=interactions,
+        seed=seed,
+        cold_share=cold_share,
+        content_strength=content_strength,
+        mix_sharpness=mix_sharpness,
+    )
+    _check_content(modalities, missing_share, dtype)
     names = tuple(modalities)
     streams = np.random.SeedSequence(seed).spawn(3)
     clip_rng, log_rng = (np.random.default_rng(stream) for stream in streams[:2])
@@ -178,6 +181,40 @@ def generate_world(
     return World(dataset, Truth(names, clips.mix, clips.latents, tastes.vectors, clips.popularity, cold))
 
 
+def check_world(
+    *,
+    users: int,
+    items: int | None = None,
+    interactions: int | None = None,
+    seed: int = 0,
+    cold_share: float = 0.2,
+    content_strength: float = CONTENT_STRENGTH,
+    mix_sharpness: float = 1.0,
+) -> tuple[int, int]:
+    """Find out before the work whether a world can be, and return how many items and interactions it has.
+
+    The arguments are those of `generate_world`.
+
+    Raises:
+        ConfigError: one is out of range, or so many interactions do not fit.
+    """
+    if items is None:
+        items = max(3_200, 100 * round(32 * (max(users, 1) / 2_500) ** 0.74))
+    if interactions is None:
+        interactions = min(24 * users, int(users * items * _MAX_DENSITY))
+    _check_sizes(users, items, interactions, seed)
+    _check_share("cold_share", cold_share, 0.5)
+    for name, knob in (("content_strength", content_strength), ("mix_sharpness", mix_sharpness)):
+        if not 0 <= knob <= _MAX_KNOB:
+            raise ConfigError(f"{name}: expected a number from 0 to {_MAX_KNOB:g}, got {knob}")
+    return items, interactions
+
+
+def _check_share(option: str, share: float, most: float) -> None:
+    if not (math.isfinite(share) and 0 <= share <= most):
+        raise ConfigError(f"{option}: expected a share from 0 to {most}, got {share}")
+
+
 def _check_sizes(users: int, items: int, interactions: int, seed: int) -> None:
     for name, value, least in (("users", users, _MIN_USERS), ("items", items, _MIN_ITEMS), ("seed", seed, 0)):
         if value < least:
@@ -190,15 +227,13 @@ def _check_sizes(users: int, items: int, interactions: int, seed: int) -> None:
         )
 
 
-def _check_content(modalities: Mapping[str, int], cold_share: float, missing_share: float, dtype: DTypeLike) -> None:
+def _check_content(modalities: Mapping[str, int], missing_share: float, dtype: DTypeLike) -> None:
     if not modalities:
         raise ConfigError("modalities: expected at least one, with its width")
     for name, width in modalities.items():
         if width < 1:
             raise ConfigError(f"modalities: expected a width of at least 1 for {name!r}, got {width}")
-    for option, share, most in (("cold_share", cold_share, 0.5), ("missing_share", missing_share, 1.0)):
-        if not (math.isfinite(share) and 0 <= share <= most):
-            raise ConfigError(f"{option}: expected a share from 0 to {most}, got {share}")
+    _check_share("missing_share", missing_share, 1.0)
     if missing_share and len(modalities) == 1:
         raise ConfigError("missing_share: a clip of one modality cannot lack it; expected 0")
     try:
@@ -207,12 +242,6 @@ def _check_content(modalities: Mapping[str, int], cold_share: float, missing_sha
         fits = False
     if not fits:
         raise ConfigError(f"dtype: expected float16 or float32, got {dtype}")
-
-
-def _check_knobs(**knobs: float) -> None:
-    for name, value in knobs.items():
-        if not 0 <= value <= _MAX_KNOB:
-            raise ConfigError(f"{name}: expected a number from 0 to {_MAX_KNOB:g}, got {value}")
 
 
 def save_world(world: World, path: Path | str, *, progress: Progress = silent) -> None:

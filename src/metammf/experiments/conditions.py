@@ -29,6 +29,8 @@ QUESTION = "Under which conditions does a fusion network for every item beat one
 RECIPE = "metammf-mf"
 
 Role = Literal["dynamic", "static", "noise"]
+Placebos = Literal["everywhere", "default"]
+_DEFAULT = "default"
 ROLES: tuple[Role, ...] = ("dynamic", "static", "noise")
 
 
@@ -38,6 +40,7 @@ class WorldSettings:
 
     Args:
         users: Of it.
+        items: Likewise; None for as many as `generate_world` takes.
         interactions_per_user: On average, all parts together.
         content_strength: See `metammf.data.synthetic.generate_world`; likewise the others.
         mix_sharpness: How far clips differ in which modality matters.
@@ -45,6 +48,7 @@ class WorldSettings:
     """
 
     users: int = 2_000
+    items: int | None = None
     interactions_per_user: float = 24.0
     content_strength: float = CONTENT_STRENGTH
     mix_sharpness: float = 1.0
@@ -135,12 +139,12 @@ class ConditionsPlan:
 
     Args:
         axes: Names of those that are varied.
-        users: Of each world.
+        size: Of each world, in words.
         conditions: The default world first, then axis by axis, then the real data sets.
     """
 
     axes: tuple[str, ...]
-    users: int
+    size: str
     conditions: tuple[Condition, ...]
 
     @property
@@ -160,6 +164,8 @@ class ConditionsAsk:
         users: Of each world.
         real: Real data sets beside the worlds.
         settings: Dotted key -> value, on top of every recipe's.
+        placebo: Where the dynamic fusion is also fed noise: in every condition, or in the default world alone.
+        items: Of each world; as `generate_world` has it by default.
     """
 
     recipe: str | None = None
@@ -167,6 +173,8 @@ class ConditionsAsk:
     users: int = WorldSettings.users
     real: tuple[RealData, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    placebo: Placebos = "everywhere"
+    items: int | None = None
 
 
 def make_conditions(ask: ConditionsAsk) -> ConditionsPlan:
@@ -182,7 +190,8 @@ def make_conditions(ask: ConditionsAsk) -> ConditionsPlan:
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
         raise ConfigError(f"study {NAME}: {', '.join(twice)} comes twice; name another folder, or another split")
-    return ConditionsPlan(tuple(axes), ask.users, tuple(conditions))
+    size = f"{ask.users}-users" + ("" if ask.items is None else f"-{ask.items}-items")
+    return ConditionsPlan(tuple(axes), size, tuple(conditions))
 
 
 def read_real(word: str) -> RealData:
@@ -218,9 +227,9 @@ def read_axis(word: str) -> tuple[str, tuple[float, ...]]:
 
 
 def _worlds(ask: ConditionsAsk, axes: Mapping[str, Sequence[float]]) -> Iterator[Condition]:
-    default = WorldSettings(users=ask.users)
+    default = WorldSettings(users=ask.users, items=ask.items)
     recipe, base = (RECIPE, _demo_settings()) if ask.recipe is None else (ask.recipe, {})
-    yield Condition("default", "default world", _variants("default", recipe, base, ask), world=default)
+    yield Condition(_DEFAULT, "default world", _variants(_DEFAULT, recipe, base, ask), world=default)
     for name, values in axes.items():
         axis = AXES[name]
         for value in sorted(set(values) - {axis.default}):
@@ -263,6 +272,8 @@ def _variants(
     dynamic = dynamic_fusion(NAME, recipe, {**base, **ask.settings, **own})
     found: dict[Role, Variant] = {}
     for role in ROLES:
+        if role == "noise" and ask.placebo != "everywhere" and key != _DEFAULT:
+            continue
         fusion = "concat" if role == "static" else dynamic
         found[role] = Variant(
             key=f"{key}-{role}",

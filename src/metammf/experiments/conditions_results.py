@@ -56,7 +56,7 @@ class ConditionResult:
         data: Of each world, in the order of the seeds; of a real data set one.
         split: How that was split.
         diversity: How much items truly differ in which modality matters, from 0 to 1, of each world; empty where nobody knows.
-        models: Role (``dynamic``, ``static``, ``noise``) -> what was found; its seeds are one a world.
+        models: Role (``dynamic``, ``static``, and ``noise`` where it was asked for) -> what was found; its seeds are one a world.
     """
 
     __pydantic_config__ = _STRICT
@@ -120,6 +120,8 @@ class ConditionsResults:
 
     def test(self, condition: ConditionResult, table: str, over: str = "static", metric: str = "") -> PairTest | None:
         """Return the test of the dynamic fusion against another; None where there is none, as in a table without interactions."""
+        if over not in condition.models:
+            return None
         asked = (metric or self.metric, table, condition.models["dynamic"].key, condition.models[over].key)
         return next((one for one in self.tests if (one.metric, one.table, one.a, one.b) == asked), None)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from metammf.data.folder import load_dataset
-from metammf.data.synthetic import TRUTH_FILE, generate_world, load_truth, save_world
+from metammf.data.synthetic import TRUTH_FILE, check_world, generate_world, load_truth, save_world
 from metammf.evaluation.result import TABLES
 from metammf.evaluation.significance import compare, holm
 from metammf.experiments.conditions import AXES, NAME, QUESTION, TITLE
@@ -58,7 +58,7 @@ def run_conditions(
 
     Args:
         plan: What is compared where.
-        out: The study's folder; one of the same study with worlds of as many users is gone on with.
+        out: The study's folder; one of the same study with worlds of the same size is gone on with.
         options: How; its seeds are those of the worlds too.
         command: What the page says made it.
         progress: Called with the steps done, how many there are, and what was done last.
@@ -72,9 +72,12 @@ def run_conditions(
     check_metric(options.metric)
     for variant, tried in all_tried(plan.variants, options):
         config_of(variant, options.settings, options.seed, tried)
+    for one in plan.conditions:
+        if one.world is not None:
+            check_world(seed=options.seed, **one.world.arguments())
     seeds = tuple(range(options.seed, options.seed + options.num_seeds))
     real = {one.key: [_described(one, one.data, options)] for one in plan.conditions if one.data is not None}
-    with held(out, NAME, f"{plan.users}-users"):
+    with held(out, NAME, plan.size):
         described = real | _make_worlds(plan, out, seeds, options, progress)
         rows, found = make_rows(plan.variants, Runs(_folders(plan, out), out / "runs", options, progress=progress))
         metrics = tuple(dict.fromkeys((options.metric, *METRICS)))
@@ -183,9 +186,10 @@ def _tests(
 def _test(
     condition: Condition, other: Role, found: Mapping[str, Sequence[StudyOutcome]], metric: str, table: str
 ) -> PairTest | None:
-    a, b = (condition.variants[role].key for role in ("dynamic", other))
-    if a not in found or b not in found:
+    there = {role: one.key for role, one in condition.variants.items() if one.key in found}
+    if "dynamic" not in there or other not in there:
         return None
+    a, b = there["dynamic"], there[other]
     left, right = (
         {one.job.merged.config.seed: one.test for one in found[key] if one.test is not None} for key in (a, b)
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _ROW = 21
+_BESIDE = " beside"
 
 
 def _place(alt: Any, order: Sequence[str]) -> Any:
@@ -188,7 +189,7 @@ def gains_chart(
     rows: Rows,
     dots: Rows,
     order: Sequence[str],
-    series: Sequence[str],
+    series: Mapping[str, str],
     axis: str,
     title: str,
     *,
@@ -202,7 +203,7 @@ def gains_chart(
         rows: ``place, series, difference, low, high, significant, p, percent``.
         dots: ``place, series, difference``, of each world or seed: small marks beside the mean.
         order: Places, from left to right; what stands after a bar in one goes below.
-        series: All of them, in the order of the legend.
+        series: All of them with their colours, in the order of the legend.
         axis: Title of the axis of places.
         title: Of the differences.
         span: Ends of the differences' axis, the same in all panels.
@@ -213,12 +214,14 @@ def gains_chart(
 
     colour = alt.Color(
         "series:N",
-        scale=alt.Scale(domain=list(series), range=series_colours(series)),
-        legend=alt.Legend(title=None, orient="top", symbolType="circle", symbolStrokeWidth=0, symbolFillColor=None),
+        scale=alt.Scale(domain=list(series), range=list(series.values())),
+        legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1),
     )
     labels = alt.Axis(labelAngle=0, labelExpr="split(datum.label, '|')", grid=False, labelLimit=160)
     x = alt.X("place:N", sort=list(order), title=axis, axis=labels, scale=alt.Scale(paddingInner=0.35))
-    offset = alt.XOffset("series:N", sort=list(series), scale=alt.Scale(paddingOuter=0.3))
+    # A mean and, beside it, its single values: each of a series' two has a slot.
+    slots = [name + beside for name in series for beside in ("", _BESIDE)]
+    offset = alt.XOffset("slot:N", scale=alt.Scale(domain=slots, paddingOuter=0.2))
     y = alt.Y("difference:Q", title=title, scale=alt.Scale(domain=list(span), nice=True), axis=alt.Axis(format="+.3~f"))
     tooltip = [
         alt.Tooltip("series:N", title="test items"),
@@ -230,19 +233,20 @@ def gains_chart(
         alt.Tooltip("p:Q", title="p, corrected", format=".2g"),
     ]
     zero = alt.Chart(data_of([{"zero": 0}])).mark_rule(color="#777", strokeDash=[4, 3]).encode(alt.Y("zero:Q"))
-    base = alt.Chart(data_of(rows), width=width, height=260).encode(x, offset, colour)
+    means = [row | {"slot": row["series"]} for row in rows]
+    base = alt.Chart(data_of(means), width=width, height=260).encode(x, offset, colour)
     chart = zero + base.mark_rule(strokeWidth=2.2).encode(alt.Y("low:Q", title=title), alt.Y2("high:Q"))
     if joined:
         chart += base.mark_line(strokeWidth=1.4, opacity=0.55).encode(y)
     if dots:
-        single = alt.Chart(data_of(dots)).encode(x, offset, colour, y)
-        chart += single.mark_point(size=16, strokeWidth=1.1, opacity=0.6, xOffset=7)
-    means = base.encode(y, tooltip=tooltip)
+        single = alt.Chart(data_of([dot | {"slot": dot["series"] + _BESIDE} for dot in dots]))
+        chart += single.encode(x, offset, colour, y).mark_point(size=16, strokeWidth=1.1, opacity=0.8)
+    shown = base.encode(y, tooltip=tooltip)
     # A layer that its filter leaves empty has no extent, of which browsers complain.
     if any(row["significant"] for row in rows):
-        chart += means.transform_filter("datum.significant").mark_point(size=80, filled=True, opacity=1)
+        chart += shown.transform_filter("datum.significant").mark_point(size=80, filled=True, opacity=1)
     if not all(row["significant"] for row in rows):
-        chart += means.transform_filter("!datum.significant").mark_point(size=80, strokeWidth=2)
+        chart += shown.transform_filter("!datum.significant").mark_point(size=80, strokeWidth=2)
     return chart
 
 

@@ -11,6 +11,7 @@ from metammf.report import comparison_figures as draw
 from metammf.report.comparison_page import told_test
 from metammf.report.comparison_table import settings_text
 from metammf.report.figures import require_extra, save_chart
+from metammf.report.palette import TABLES
 from metammf.report.shell import render
 from metammf.report.study_page import FIGURE, PAGE, TABLE_CSV, TABLE_LATEX, TESTS_CSV
 from metammf.report.tables import TABLE_TITLES, Cell, csv_text, escaped, latex_text, of_metric, of_values
@@ -165,7 +166,7 @@ def _charts(results: ConditionsResults, width: Any) -> dict[str, Any]:
         default = [one for one in results.conditions if one.world is not None][:1]
         panels[_REAL] = ("", [(one.label.replace(", ", "|"), one) for one in (*real, *default)])
     span = _span(results)
-    series = [TABLE_TITLES[table] for table in _TABLES]
+    series = {TABLE_TITLES[table]: TABLES[table] for table in _TABLES}
     charts = {}
     for name, (axis_title, there) in panels.items():
         rows = [row for place, one in there for row in _points(results, place, one)]
@@ -247,13 +248,17 @@ _TOLD: Mapping[str, Callable[[ConditionResult], float | None]] = {
 """What describes a condition's data, as numbers."""
 
 
+def _cell(one: ConditionResult, role: str, metric: str, table: str) -> Cell | None:
+    return of_metric(one.models[role].seeds, metric, table) if role in one.models else None
+
+
 def _line(one: ConditionResult, results: ConditionsResults, metric: str) -> dict[str, Any]:
     groups = []
     for table in _TABLES:
         static, noise = (results.test(one, table, over, metric) for over in ("static", "noise"))
         groups.append(
             {
-                "cells": [of_metric(one.models[role].seeds, metric, table) for role in _ROLES],
+                "cells": [_cell(one, role, metric, table) for role in _ROLES],
                 "static": None if static is None else told_test(static),
                 "noise": None if noise is None else told_test(noise),
                 "worlds": one.gains(metric, table),
@@ -292,7 +297,7 @@ def _csv_row(one: ConditionResult, results: ConditionsResults) -> list[Any]:
     for metric in results.metrics:
         for table in _TABLES:
             for role in _ROLES:
-                cell = of_metric(one.models[role].seeds, metric, table)
+                cell = _cell(one, role, metric, table)
                 row += [None, None] if cell is None else [cell.mean, cell.std]
             for over in _ROLES[1:]:
                 test = results.test(one, table, over, metric)
@@ -311,7 +316,7 @@ def conditions_latex(results: ConditionsResults) -> str:
     for one in results.conditions:
         cells = [escaped(one.label)]
         for table in _TABLES:
-            means = [of_metric(one.models[role].seeds, results.metric, table) for role in ("dynamic", "static")]
+            means = [_cell(one, role, results.metric, table) for role in ("dynamic", "static")]
             cells += ["--" if cell is None else number(cell.mean).removeprefix("0") for cell in means]
             test = results.test(one, table)
             gain = "--" if test is None else f"${test.difference:+.4f}$"

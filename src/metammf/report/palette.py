@@ -28,6 +28,8 @@ KINDS = {
     "published": "#A0A0A0",
 }
 """Kind of a model in a comparison -> colour."""
+TABLES = {"all": "#0072B2", "cold among all": "#D55E00"}
+"""Table of test metrics -> colour, where a figure shows several."""
 _FURTHER = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#6E6E6E", "#A0A0A0")
 _MODALITIES = ("#009E73", "#CC79A7", "#A88B00", "#5E60CE", "#B5523B", "#5B8C9E")
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from metammf.experiments.comparison_results import DataSummary, PairTest, SeedResult
+from metammf.experiments.conditions_results import AxisResult, ConditionResult, ConditionsResults
+from metammf.experiments.study_results import StudyRow
+from metammf.report.again import write_again
+from metammf.report.conditions_page import conditions_page, findings, write_conditions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENVIRONMENT = {
+    "python": "3.11.7",
+    "platform": "Linux",
+    "processor": "A processor",
+    "cores": 2,
+    "packages": {"metammf": "0.1"},
+}
+DATA = DataSummary("a world", "0" * 64, 10, 20, 130, {"train": 98, "test": 16}, 5, 4, {"visual": 5}, {"visual": 0.0})
+LEVELS = {"dynamic": 0.30, "static": 0.25, "noise": 0.10}
+
+
+def row(key: str, role: str) -> StudyRow:
+    seeds = tuple(
+        SeedResult(
+            seed,
+            {"ndcg@20": 0.2},
+            {
+                table: {"ndcg@20": LEVELS[role] + 0.01 * seed * (role == "dynamic"), "recall@20": 2 * LEVELS[role]}
+                for table in ("all", "cold among all")
+            },
+            6,
+            4,
+            0.5,
+            3.0,
+            None,
+        )
+        for seed in (0, 1)
+    )
+    placebo = "noise" if role == "noise" else None
+    return StudyRow(f"{key}-{role}", f"{key}: {role}", role, None, "metammf-mf", {}, placebo, 99, (), {}, seeds)
+
+
+def condition(key: str, axis: str | None = None, value: float | None = None, **more: Any) -> ConditionResult:
+    models = {role: row(key, role) for role in LEVELS}
+    base: dict[str, Any] = {"world": {"users": 10}, "diversity": (0.4, 0.6), "data": (DATA, DATA), "models": models}
+    base |= {"label": f"the {key}", "split": "published"} | more
+    return ConditionResult(key=key, axis=axis, value=value, **base)
+
+
+def pair_of(key: str, p: float, difference: float, table: str = "all", over: str = "static") -> PairTest:
+    ends = difference - 0.01, difference + 0.01
+    return PairTest(
+        "ndcg@20", table, f"{key}-dynamic", f"{key}-{over}", 16, 0.3, 0.25, difference, *ends, 0.4, p, p, 20.0
+    )
+
+
+REAL = condition("songs", world=None, diversity=(), data=(replace(DATA, name="Songs"),))
+RESULTS = ConditionsResults(
+    name="conditions",
+    title="Where dynamic fusion pays",
+    question="Where?",
+    axes=(AxisResult("diversity", "mix sharpness", 1.0),),
+    conditions=(condition("default"), condition("sharp", "diversity", 4.0), condition("none", "diversity", 0.0), REAL),
+    seen="train+validation",
+    metric="ndcg@20",
+    metrics=("ndcg@20", "recall@20"),
+    seed_numbers=(0, 1),
+    tests=(
+        pair_of("default", 0.01, 0.05),
+        pair_of("sharp", 0.0001, 0.08),
+        pair_of("none", 0.6, 0.001),
+        pair_of("songs", 0.03, -0.02),
+        pair_of("default", 0.01, 0.2, "cold among all"),
+        pair_of("default", 0.001, 0.2, over="noise"),
+    ),
+    command="metammf study conditions --out '<b>'",
+    environment=ENVIRONMENT,
+)
+
+
+def specs_and_places(page: str) -> tuple[dict[str, Any], list[str]]:
+    found = re.search(r'id="specs">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return json.loads(found.group(1)), re.findall(r'data-chart="([^"]+)"', page)
+
+
+def test_a_panel_an_axis_and_one_of_the_real_sets() -> None:
+    specs, places = specs_and_places(conditions_page(RESULTS))
+    assert list(specs) == places == ["diversity", "real"]
+    layers = specs["diversity"]["layer"]
+    spans = next(layer for layer in layers if layer["mark"]["type"] == "rule" and "y2" in layer["encoding"])
+    points = (spans.get("data") or specs["diversity"]["data"])["values"]
+    # In order of the axis, the default world among them, with its diversity below.
+    assert [point["place"] for point in points] == ["0|0.50", "1|0.50", "1|0.50", "4|0.50"]
+    assert spans["encoding"]["x"]["sort"] == ["0|0.50", "1|0.50", "4|0.50"]
+    assert [point["significant"] for point in points] == [False, True, True, True]
+    singles = next(layer for layer in layers if layer["mark"].get("size") == 16)["data"]["values"]
+    assert [dot["difference"] for dot in singles[:2]] == pytest.approx([0.05, 0.06])
+    assert "line" in {layer["mark"]["type"] for layer in layers}
+    assert "line" not in {layer["mark"]["type"] for layer in specs["real"]["layer"]}
+
+
+def test_findings_tell_each_axis_and_each_real_set() -> None:
+    assert findings(RESULTS) == [
+        "All test items, NDCG@20: against its static twin, dynamic fusion is ahead in 2, behind in 1 and not to be told from it"
+        " in 1 of 4 conditions.",
+        "Cold among all, NDCG@20: against its static twin, dynamic fusion is ahead in 1 of 1 conditions.",
+        "Mix sharpness, all test items: +0.0010 at 0 (p\u00a0=\u00a00.60, +20.0%), +0.0500 at 1 (p\u00a0=\u00a00.010, +20.0%) and"
+        " +0.0800 at 4 (p\u00a0<\u00a00.001, +20.0%).",
+        "Mix sharpness, cold among all: nothing to test at 0, +0.2000 at 1 (p\u00a0=\u00a00.010, +20.0%) and nothing to"
+        " test at 4.",
+        "the songs: −0.0200 on all test items (p\u00a0=\u00a00.030, +20.0%) and nothing to test on cold among all.",
+        "All test items, NDCG@20: against itself fed noise, dynamic fusion is ahead in 1 of 1 conditions.",
+    ]
+
+
+def test_a_condition_without_placebo_and_one_that_failed() -> None:
+    lacking = condition("few")
+    models = {"dynamic": lacking.models["dynamic"], "static": replace(lacking.models["static"], seeds=(), failed="why")}
+    results = replace(RESULTS, conditions=(condition("default"), replace(lacking, models=models)))
+    assert findings(results)[-1] == "few: static failed: why"
+    assert "the few" in conditions_page(results)
+
+
+def test_all_is_written_and_made_again(tmp_path: Path) -> None:
+    RESULTS.write(tmp_path / "study.json")
+    page = write_conditions(RESULTS, tmp_path)
+    names = {"study.json", "report.html", "table.csv", "table.tex", "tests.csv", "figure.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [line["condition"] for line in rows] == ["the default", "the sharp", "the none", "the songs"]
+    assert (rows[0]["data"], rows[-1]["data"]) == ("generated", "Songs")
+    told = ("ndcg@20 all over static gain", "mix diversity", "cold test share", "interactions per user")
+    assert [float(rows[1][name]) for name in told] == pytest.approx([0.08, 0.5, 0.25, 13])
+    assert rows[1]["ndcg@20 all gain of each world or seed"] == "+0.0500 +0.0600"
+    assert rows[1]["ndcg@20 cold among all over static gain"] == ""
+    latex = (tmp_path / "table.tex").read_text(encoding="utf-8")
+    assert r"the sharp & .3050 & .2500 & \textbf{$+0.0800$} & .3050 & .2500 & --" in latex
+    text = page.read_text(encoding="utf-8")
+    assert "&#39;&lt;b&gt;&#39;" in text
+    page.unlink()
+    write_again(tmp_path)
+    assert page.read_text(encoding="utf-8") == text
