@@ -61,7 +61,7 @@ def test_a_map_of_conditions_with_a_real_set(
         ["dynamic", "static"]
     ]
     assert found["command"].startswith(f"metammf study conditions {groups},metammf-mf,training.epochs=2 --out {out}")
-    assert "--vary cold=0.1,0.2 --users 30 --items 40 --placebo default" in found["command"]
+    assert "--vary cold=0.1,0.2 --users 30 --items 120 --placebo default" in found["command"]
 
 
 @pytest.mark.parametrize(
