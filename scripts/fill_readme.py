@@ -55,8 +55,6 @@ CAPTIONS = {
     "lfm2k": TAGS,
     "lfm2k-cold": TAGS,
 }
-# What the README shows; docs/results.md has all of it, with the tests.
-SHOWN = ("tiktok", "lfm2k-cold", "world")
 # Whose costs are printed.
 COSTS = ("tiktok",)
 TESTED = ("recall@20", "ndcg@20", "cold_among_all/ndcg@20", "warm/ndcg@20")
@@ -272,20 +270,17 @@ def fill_comparisons(root: Path = ROOT) -> None:
 
 
 def main() -> None:
-    """Replace what stands between the marks in the README."""
+    """Replace what stands between the marks of the documents."""
     results = load()
-    lines = [
+    whole = [
         "Means ± standard deviation over seeds, on the test part; a row of fewer seeds is not measured to its end.",
         "",
     ]
-    whole = list(lines)
     for bench in TITLES:
         if bench in results:
             models = results[bench]
-            lines += bench_table(bench, models) if bench in SHOWN else []
             whole += [*bench_table(bench, models), *tests(models), *recovered(models)]
             whole += costs(models) if bench in COSTS else []
-    replace_between(ROOT / "README.md", BEGIN, END, lines)
     replace_between(ROOT / "docs" / "results.md", BEGIN, END, whole)
     fill_comparisons()
     for bench in ABLATED:
