@@ -15,7 +15,7 @@
 # PYTEST_ARGS  options of pytest
 # FAULTS_ARGS  options of scripts/faults.py, such as --kills 5
 # FUZZ_ARGS    options of scripts/fuzz.py, such as --seconds 10
-# COMPARE_ARGS options of scripts/compare.py, such as --only tiktok, --jobs 4 or --copy
+# COMPARE_ARGS options of scripts/comparisons.py, such as --only tiktok, --jobs 4 or --copy
 # QUICK=1      make bench at small sizes, some minutes, to see that all works
 # ONLY         make bench of those alone whose name begins so
 # ENVS         make bench: folder of the environments of the peers (benchmarks/peers/.env), see benchmarks/README.md
@@ -70,7 +70,7 @@ results: .venv/.report
 	$(BIN)/python scripts/fill_readme.py
 
 comparisons: .venv/.report .venv/.compare
-	$(BIN)/python scripts/compare.py $(COMPARE_ARGS)
+	$(BIN)/python scripts/comparisons.py $(COMPARE_ARGS)
 	$(BIN)/python scripts/fill_readme.py
 
 bench: .venv/.report

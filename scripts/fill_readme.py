@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from compare import COMPARISONS
 from comparison_tables import short_table, whole_table
+from comparisons import COMPARISONS
 from doc_tables import NAMES, decimals, label, table
 from metammf.evaluation.significance import holm, permutation_test
 from metammf.experiments.compare import RESULTS_FILE

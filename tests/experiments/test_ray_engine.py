@@ -77,7 +77,7 @@ def test_an_error_of_ours_comes_back_as_itself(pool):
     broken = VectorScorer(torch.full((40, 2), torch.nan), torch.ones(30, 2))
     with pytest.raises(DataError) as caught:
         pool.rank(broken, np.arange(40), 5)
-    assert str(caught.value) == "scores: expected numbers, got NaN in row 0"
+    assert str(caught.value) == "scores: expected numbers, got NaN for user 0 (by index)"
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fill_readme
-from compare import COMPARISONS
 from comparison_tables import short_table, whole_table
+from comparisons import COMPARISONS
 from doc_tables import NAMES, decimals, label, table
 from metammf.experiments.config import recipe_names
 

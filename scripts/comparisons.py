@@ -1,9 +1,9 @@
 """Run the comparisons that the README and docs/results.md show, and keep of each what is worth it under ``results/``.
 
-    python scripts/compare.py                     all of them, one after the other; each goes on where it was
-    python scripts/compare.py --only tiktok       one
-    python scripts/compare.py --list              how far each has come, and its command
-    python scripts/compare.py --copy              keep what stands so far, and run nothing
+    python scripts/comparisons.py                     all of them, one after the other; each goes on where it was
+    python scripts/comparisons.py --only tiktok       one
+    python scripts/comparisons.py --list              how far each has come, and its command
+    python scripts/comparisons.py --copy              keep what stands so far, and run nothing
 
 Kept in ``results/NAME/``: the page, the tables, the paired tests, the ledger, the plan, and comparison.json, which has no value
 of a single user. Run folders stay in ``runs/comparisons/NAME/``.

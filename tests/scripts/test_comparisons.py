@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import compare
+import comparisons
 import measure
 from doc_tables import label
 from metammf.data.dataset import Dataset
@@ -23,7 +23,7 @@ from metammf.testing.data import taste_groups
 if TYPE_CHECKING:
     from pathlib import Path
 
-SMALL = compare.Comparison("small", "lfm2k", "metammf", ("popularity", "itemknn"), trials=1, seeds=1)
+SMALL = comparisons.Comparison("small", "lfm2k", "metammf", ("popularity", "itemknn"), trials=1, seeds=1)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_dataset(Dataset("groups", log, split.catalog), root / "datasets" / "lfm2k")
     with pytest.MonkeyPatch.context() as patch:
         _point_to(root, patch)
-        assert compare.run(SMALL, compare.OUT, 1) == 0
+        assert comparisons.run(SMALL, comparisons.OUT, 1) == 0
     return root
 
 
@@ -47,12 +47,12 @@ def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _point_to(root: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(compare, "ROOT", root)
+    patch.setattr(comparisons, "ROOT", root)
     patch.setattr(measure, "DATASETS", root / "datasets")
 
 
-@pytest.mark.parametrize("one", compare.COMPARISONS.values(), ids=compare.COMPARISONS)
-def test_every_comparison_can_be_asked_for(one: compare.Comparison) -> None:
+@pytest.mark.parametrize("one", comparisons.COMPARISONS.values(), ids=comparisons.COMPARISONS)
+def test_every_comparison_can_be_asked_for(one: comparisons.Comparison) -> None:
     profile = profile_named(one.profile)
     found = contenders(one.models, profile, SplitConfig(method=PROFILES[one.profile].methods[0]))
     assert [contender.name for contender in found] == list(one.models)
@@ -61,7 +61,7 @@ def test_every_comparison_can_be_asked_for(one: compare.Comparison) -> None:
 
 
 def test_the_command_is_what_the_comparison_itself_says_made_it(here: Path) -> None:
-    found = ComparisonResults.read(here / compare.OUT / "small" / "comparison.json")
+    found = ComparisonResults.read(here / comparisons.OUT / "small" / "comparison.json")
     assert found.command == shlex.join(SMALL.command(jobs=1))
     assert found.command.startswith(
         "metammf compare datasets/lfm2k --models popularity,itemknn --profile metammf --out runs/"
@@ -71,9 +71,9 @@ def test_the_command_is_what_the_comparison_itself_says_made_it(here: Path) -> N
 def test_what_is_kept_is_what_was_found_and_names_the_whole_command(here: Path, tmp_path: Path) -> None:
     larger = replace(SMALL, models=(*SMALL.models, "ease"))
     for one, complete in ((SMALL, True), (larger, False)):
-        assert compare.copy(one, compare.OUT, tmp_path / "kept")
+        assert comparisons.copy(one, comparisons.OUT, tmp_path / "kept")
         kept = ComparisonResults.read(tmp_path / "kept" / "comparison.json")
-        ran = ComparisonResults.read(here / compare.OUT / "small" / "comparison.json")
+        ran = ComparisonResults.read(here / comparisons.OUT / "small" / "comparison.json")
         assert kept == replace(ran, command=shlex.join(one.command()), complete=complete)
         assert {path.name for path in (tmp_path / "kept").iterdir()} == {
             *("comparison.json", "plan.json", "report.html", "table.csv", "table.tex", "tests.csv", "ledger.csv")
@@ -93,21 +93,23 @@ def test_what_is_kept_is_what_was_found_and_names_the_whole_command(here: Path, 
 )
 def test_another_comparison_in_the_folder_is_refused(here: Path, tmp_path: Path, change, told: str) -> None:
     with pytest.raises(SystemExit) as refused:
-        compare.copy(replace(SMALL, **change), compare.OUT, tmp_path / "kept")
+        comparisons.copy(replace(SMALL, **change), comparisons.OUT, tmp_path / "kept")
     assert told in str(refused.value)
     assert not (tmp_path / "kept").exists()
 
 
 def test_what_has_not_begun_is_left_alone(here: Path, tmp_path: Path) -> None:
     other = replace(SMALL, name="other")
-    assert not compare.copy(other, compare.OUT, tmp_path / "kept")
+    assert not comparisons.copy(other, comparisons.OUT, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
-    assert compare.describe(other, compare.OUT, 2).startswith("other: 0 of 2 models done, 0 trials\n  metammf compare ")
-    assert compare.describe(SMALL, compare.OUT, 2).startswith("small: 2 of 2 models done, 2 trials\n")
+    assert comparisons.describe(other, comparisons.OUT, 2).startswith(
+        "other: 0 of 2 models done, 0 trials\n  metammf compare "
+    )
+    assert comparisons.describe(SMALL, comparisons.OUT, 2).startswith("small: 2 of 2 models done, 2 trials\n")
 
 
 def test_the_list_says_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare.main(["--list", "--only", "world", "--out", "elsewhere", "--jobs", "3"])
+    comparisons.main(["--list", "--only", "world", "--out", "elsewhere", "--jobs", "3"])
     told = capsys.readouterr().out
     assert told.startswith("world: 0 of ")
     assert "--out elsewhere/world" in told
