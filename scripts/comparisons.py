@@ -69,7 +69,7 @@ class Comparison:
     bench: str
     profile: str
     models: tuple[str, ...]
-    minutes: float = 4
+    minutes: float = 3
     trials: int = 20
     seeds: int = 3
 
@@ -88,7 +88,7 @@ class Comparison:
 COMPARISONS = {
     one.name: one
     for one in (
-        Comparison("tiktok", "tiktok", "hkuds-tiktok", FIELD + WARM + WIDE, minutes=10),
+        Comparison("tiktok", "tiktok", "hkuds-tiktok", WIDE + FIELD + WARM, minutes=10),
         Comparison("lfm2k", "lfm2k", "mmrec", FIELD + WARM),
         Comparison("lfm2k-cold", "lfm2k", "cold-item", FIELD + COLD),
         Comparison("movielens-small", "movielens-small", "user-time", FIELD + WARM),

@@ -87,7 +87,7 @@ def test_what_is_kept_is_what_was_found_and_names_the_whole_command(here: Path, 
     ("change", "told"),
     [
         ({"profile": "cold-item"}, "profile: expected cold-item, found metammf"),
-        ({"minutes": 5}, "minutes: expected 5, found 4.0"),
+        ({"minutes": 5}, "minutes: expected 5, found 3.0"),
         ({"models": ("popularity",)}, "models besides: expected [], found ['itemknn']"),
     ],
 )
