@@ -70,6 +70,8 @@ OWN_USERS = {
     "users of their own fusion, half simulated cold": ('model.user_fusion="cp"', "model.simulated_cold_users=0.5"),
     "users simulated cold, by their edges alone": ("model.simulated_cold_users=0.2",),
 }
+FOUR_AT_ONCE = ("training.batches_per_step=4",)
+"""A quarter of the time an epoch, and no worse: `tiktok-shared-lightgcn`."""
 COLD_USERS = ('split.method="cold-user"', "split.cold_share=0.2", "split.history_size=3")
 STUDIES = (
     Study(
@@ -158,7 +160,21 @@ STUDIES = (
             "fusion decay 1e-2": ("training.fusion_weight_decay=1e-2",),
         },
     ),
-    Study("tiktok-users", "tiktok", "metammf-lightgcn", OWN_USERS),
+    Study(
+        "tiktok-width",
+        "tiktok",
+        "metammf-lightgcn",
+        {
+            "as it stands, D = 64": (),
+            "D = 32": ("model.embedding_dim=32",),
+            "D = 128": ("model.embedding_dim=128",),
+            "D = 192": ("model.embedding_dim=192",),
+            "D = 256": ("model.embedding_dim=256",),
+            "static fusion, D = 192": (*STATIC, "model.embedding_dim=192"),
+        },
+        common=FOUR_AT_ONCE,
+    ),
+    Study("tiktok-users", "tiktok", "metammf-lightgcn", OWN_USERS, common=FOUR_AT_ONCE),
     # A fifth of the users is new and comes with three clips; what the graph does without content, and MF with content alone.
     Study(
         "tiktok-cold-users",
@@ -172,7 +188,7 @@ STUDIES = (
                 "model.simulated_cold_users=0.2",
             ),
         },
-        common=COLD_USERS,
+        common=(*COLD_USERS, *FOUR_AT_ONCE),
     ),
     # New users and new items at once: the published split's cold items.
     Study(
