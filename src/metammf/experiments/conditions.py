@@ -228,7 +228,7 @@ def read_axis(word: str) -> tuple[str, tuple[float, ...]]:
 
 def _worlds(ask: ConditionsAsk, axes: Mapping[str, Sequence[float]]) -> Iterator[Condition]:
     default = WorldSettings(users=ask.users, items=ask.items)
-    recipe, base = (RECIPE, _demo_settings()) if ask.recipe is None else (ask.recipe, {})
+    recipe, base = _recipe_of_worlds(ask)
     yield Condition(_DEFAULT, "default world", _variants(_DEFAULT, recipe, base, ask), world=default)
     for name, values in axes.items():
         axis = AXES[name]
@@ -246,10 +246,14 @@ def _worlds(ask: ConditionsAsk, axes: Mapping[str, Sequence[float]]) -> Iterator
 
 def _real(one: RealData, ask: ConditionsAsk) -> Condition:
     key = re.sub(r"[^\w.+-]+", "-", one.label)
-    recipe, base = (ask.recipe, {}) if ask.recipe else (RECIPE, _demo_settings())
-    recipe, base = (one.recipe, {}) if one.recipe else (recipe, base)
+    recipe, base = (one.recipe, {}) if one.recipe else _recipe_of_worlds(ask)
     variants = _variants(key, recipe, base, ask, one.settings, fixed=one.recipe is not None)
     return Condition(key, one.label, variants, data=one.folder)
+
+
+def _recipe_of_worlds(ask: ConditionsAsk) -> tuple[str, dict[str, Any]]:
+    """The recipe that worlds take, and the settings on top of it."""
+    return (RECIPE, _demo_settings()) if ask.recipe is None else (ask.recipe, {})
 
 
 def _demo_settings() -> dict[str, Any]:

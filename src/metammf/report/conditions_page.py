@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metammf.experiments.comparison_results import PairTest
-from metammf.files import atomic_open
 from metammf.report import comparison_figures as draw
 from metammf.report.comparison_page import told_test
 from metammf.report.comparison_table import settings_text
-from metammf.report.figures import require_extra, save_chart
+from metammf.report.figures import require_extra
 from metammf.report.palette import TABLES
 from metammf.report.shell import render
-from metammf.report.study_page import FIGURE, PAGE, TABLE_CSV, TABLE_LATEX, TESTS_CSV
+from metammf.report.study_page import PAGE, TABLE_CSV, TABLE_LATEX, write_files
 from metammf.report.tables import TABLE_TITLES, Cell, csv_text, escaped, latex_text, of_metric, of_values
 from metammf.report.words import LEVEL, listed, metric_name, number, p_value, signed
 
@@ -36,19 +34,12 @@ def write_conditions(results: ConditionsResults, folder: Path | str) -> Path:
         MissingExtraError: the extra ``report`` is not installed.
         WriteError: a file cannot be written.
     """
-    folder = Path(folder)
-    heads = list(PairTest.__dataclass_fields__)
-    files = {
+    texts = {
         PAGE: conditions_page(results),
         TABLE_CSV: conditions_csv(results),
         TABLE_LATEX: conditions_latex(results),
-        TESTS_CSV: csv_text(heads, [[getattr(test, head) for head in heads] for test in results.tests]),
     }
-    for name, text in files.items():
-        with atomic_open(folder / name) as stream:
-            stream.write(text)
-    save_chart(conditions_figure(results), folder / FIGURE)
-    return folder / PAGE
+    return write_files(Path(folder), texts, results.tests, conditions_figure(results))
 
 
 def conditions_page(results: ConditionsResults) -> str:

@@ -17,7 +17,7 @@ from metammf.report.tables import TABLE_TITLES, Cell, csv_text, escaped, latex_t
 from metammf.report.words import LEVEL, listed, metric_name, number, p_value, signed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from metammf.experiments.study_results import StudyResults, StudyRow
 
@@ -35,18 +35,28 @@ def write_study(results: StudyResults, folder: Path | str) -> Path:
         MissingExtraError: the extra ``report`` is not installed.
         WriteError: a file cannot be written.
     """
-    folder = Path(folder)
+    texts = {PAGE: study_page(results), TABLE_CSV: study_csv(results), TABLE_LATEX: study_latex(results)}
+    return write_files(Path(folder), texts, results.tests, study_figure(results))
+
+
+def write_files(folder: Path, texts: Mapping[str, str], tests: Iterable[PairTest], figure: Any) -> Path:
+    """Write the files of any study, each atomically, and return its page's path.
+
+    Args:
+        folder: Where.
+        texts: File's name -> what stands in it; the page is among them.
+        tests: Written as CSV.
+        figure: An Altair chart.
+
+    Raises:
+        WriteError: a file cannot be written.
+    """
     heads = list(PairTest.__dataclass_fields__)
-    files = {
-        PAGE: study_page(results),
-        TABLE_CSV: study_csv(results),
-        TABLE_LATEX: study_latex(results),
-        TESTS_CSV: csv_text(heads, [[getattr(test, head) for head in heads] for test in results.tests]),
-    }
-    for name, text in files.items():
+    rows = [[getattr(test, head) for head in heads] for test in tests]
+    for name, text in {**texts, TESTS_CSV: csv_text(heads, rows)}.items():
         with atomic_open(folder / name) as stream:
             stream.write(text)
-    save_chart(study_figure(results), folder / FIGURE)
+    save_chart(figure, folder / FIGURE)
     return folder / PAGE
 
 
