@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from metammf.errors import FileFormatError
+from pydantic import ConfigDict, TypeAdapter
 
 # The adapter reads annotations at run time.
 from metammf.experiments.comparison_results import DataSummary, PairTest  # noqa: TC001
-from metammf.experiments.study_results import StudyRow  # noqa: TC001
-from metammf.files import read_json, write_json
+from metammf.experiments.study_results import StudyRow, read_results
+from metammf.files import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,15 +135,7 @@ class ConditionsResults:
             DataError: the file is missing or no JSON.
             FileFormatError: it is no such study's.
         """
-        values = read_json(path)
-        try:
-            return _adapter().validate_python(values)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"]) or "the whole"
-            raise FileFormatError(
-                path, f"{where}: {problem['msg']}", "what `metammf study conditions` wrote"
-            ) from error
+        return read_results(path, _adapter(), "metammf study conditions")
 
 
 @functools.cache

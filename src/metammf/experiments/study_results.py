@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -20,6 +20,8 @@ from metammf.files import read_json, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+T = TypeVar("T")
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -153,15 +155,30 @@ class StudyResults:
             DataError: the file is missing or no JSON.
             FileFormatError: it is no study's.
         """
-        values = read_json(path)
-        try:
-            return _adapter().validate_python(values)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"]) or "the whole"
-            raise FileFormatError(path, f"{where}: {problem['msg']}", "what `metammf study` wrote") from error
+        return read_results(path, _adapter(), "metammf study")
 
 
 @functools.cache
 def _adapter() -> TypeAdapter[StudyResults]:
     return TypeAdapter(StudyResults)
+
+
+def read_results(path: Path | str, adapter: TypeAdapter[T], command: str) -> T:
+    """Read results of any study from the JSON that they were written as.
+
+    Args:
+        path: The file.
+        adapter: Of the results.
+        command: That writes such a file.
+
+    Raises:
+        DataError: the file is missing or no JSON.
+        FileFormatError: it is none that the command wrote.
+    """
+    values = read_json(path)
+    try:
+        return adapter.validate_python(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "the whole"
+        raise FileFormatError(path, f"{where}: {problem['msg']}", f"what `{command}` wrote") from error
