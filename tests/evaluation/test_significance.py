@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import astuple
 
 import numpy as np
 import polars as pl
@@ -63,6 +64,23 @@ def test_permutation_test_is_the_same_in_portions(monkeypatch: pytest.MonkeyPatc
     assert sig.permutation_test(values, seed=3) == pytest.approx(whole, abs=0.02)
 
 
+def test_a_pair_is_tested_alike_whoever_else_is_tested_with_it() -> None:
+    columns = np.random.default_rng(2).normal(0.1, 1, (50, 3)) * [1, 0, 1]
+    p_values = sig.permutation_tests(columns, resamples=999)
+    lows, highs = sig.bootstrap_intervals(columns)
+    for place, column in enumerate(columns.T):
+        assert p_values[place] == sig.permutation_test(column, resamples=999)
+        assert (lows[place], highs[place]) == pytest.approx(sig.bootstrap_interval(column))
+    assert p_values[1] == 1.0
+
+
+def test_bootstrap_means_are_those_of_the_samples() -> None:
+    values, seed = np.random.default_rng(3).normal(size=30), 5
+    drawn = np.random.default_rng(seed).integers(30, size=(400, 30))
+    expected = np.quantile(values[drawn].mean(axis=1), [0.1, 0.9])
+    assert sig.bootstrap_interval(values, level=0.8, resamples=400, seed=seed) == pytest.approx(tuple(expected))
+
+
 def test_t_test_equals_scipy() -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 50))
     assert sig.t_test(a - b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
@@ -121,6 +139,9 @@ def test_compare_all_corrects_over_all_comparisons() -> None:
     assert list(found) == ["mf", "ease", "p3"]
     raw = [one.p_permutation for (one,) in found.values()]
     assert [one.p_adjusted for (one,) in found.values()] == pytest.approx(sig.holm(raw).tolist())
+    alone = sig.compare(ours, others["ease"], "recall@5", resamples=2000)
+    assert astuple(found["ease"][0])[1:-1] == pytest.approx(astuple(alone)[1:-1])
+    assert sig.compare_all(ours, {}, ["recall@5"]) == {}
     assert found["mf"][0].significant()
 
 

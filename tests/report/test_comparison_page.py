@@ -155,12 +155,12 @@ def test_each_static_twin_is_told_of(comparison: ComparisonResults) -> None:
 
 
 def test_too_many_models_to_be_told_apart_are_said_to_be(comparison: ComparisonResults) -> None:
-    """With 33 of them Holm multiplies the smallest p that there is by 528."""
+    """With 101 of them Holm multiplies the smallest p that there is by 5,050."""
     one = next(test for test in comparison.tests if (test.metric, test.table) == ("ndcg@20", "all"))
-    for count, said in ((500, False), (528, True)):
+    for count, said in ((4950, False), (5050, True)):
         many = replace(comparison, tests=(one,) * count)
         assert any("that no two are told apart here says nothing" in text for text in findings(many)) is said
-    assert "smallest p that it can give is 0.001 after" in text_of(comparison_page(comparison))
+    assert "smallest p that it can give is 0.0001 after" in text_of(comparison_page(comparison))
 
 
 def test_a_static_twin_is_a_control(comparison: ComparisonResults) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from metammf.evaluation.significance import compare, holm, per_user_mean
+from metammf.evaluation.significance import compare_all, holm, per_user_mean
 from metammf.experiments.comparison_results import TABLES, Improvement, PairTest
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class PairTests:
             users, values = per_user_mean(evaluations, column)
             frame = frame.join(pl.DataFrame({"user_id": users, column: values}), on="user_id", how="left")
         mean = replace(evaluations[0], per_user=frame)
-        for other, theirs in self._means.items():
-            self._test(other, theirs, name, mean)
+        self._test(name, mean)
         self._means[name] = mean
 
     def results(self, order: Sequence[str]) -> tuple[PairTest, ...]:
@@ -67,33 +66,40 @@ class PairTests:
                 found += [replace(one, p_holm=float(p)) for one, p in zip(tests, adjusted, strict=True)]
         return tuple(found)
 
-    def _test(self, a: str, mean_a: Evaluation, b: str, mean_b: Evaluation) -> None:
-        a, mean_a, b, mean_b = (a, mean_a, b, mean_b) if a < b else (b, mean_b, a, mean_a)
+    def _test(self, name: str, mean: Evaluation) -> None:
+        """Test a model against all that were taken in before it."""
         for table in self.tables:
             for metric in self.metrics:
                 column = TABLES[table] + metric
-                if column not in mean_a.per_user.columns:
+                if column not in mean.per_user.columns:
                     continue
-                self._tests[table, metric, a, b] = as_pair(metric, table, a, b, compare(mean_a, mean_b, column))
+                found = compare_all(mean, self._means, [column])
+                for other, (one,) in found.items():
+                    test = as_pair(metric, table, name, other, one)
+                    a, b = sorted((name, other))
+                    self._tests[table, metric, a, b] = test if a == name else _turned(test)
 
     def _directed(self, a: str, b: str, table: str, metric: str) -> PairTest:
         """Return the test of a against b, as it was made or turned round."""
         first, second = sorted((a, b))
         test = self._tests[table, metric, first, second]
-        if (first, second) == (a, b):
-            return test
-        return replace(
-            test,
-            a=a,
-            b=b,
-            mean_a=test.mean_b,
-            mean_b=test.mean_a,
-            difference=-test.difference,
-            low=-test.high,
-            high=-test.low,
-            effect_size=-test.effect_size,
-            improvement_percent=percent(test.mean_b, test.mean_a),
-        )
+        return test if (first, second) == (a, b) else _turned(test)
+
+
+def _turned(test: PairTest) -> PairTest:
+    """Return the test of b against a."""
+    return replace(
+        test,
+        a=test.b,
+        b=test.a,
+        mean_a=test.mean_b,
+        mean_b=test.mean_a,
+        difference=-test.difference,
+        low=-test.high,
+        high=-test.low,
+        effect_size=-test.effect_size,
+        improvement_percent=percent(test.mean_b, test.mean_a),
+    )
 
 
 def as_pair(metric: str, table: str, a: str, b: str, found: Comparison) -> PairTest:

@@ -23,7 +23,7 @@ from metammf.report.comparison_table import (
 from metammf.report.palette import KINDS
 from metammf.report.shell import render
 from metammf.report.tables import TABLE_TITLES, csv_text, of_metric, of_values
-from metammf.report.words import LEVEL, listed, metric_name, p_value, signed
+from metammf.report.words import LEVEL, least, listed, metric_name, p_value, signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +87,7 @@ def comparison_page(results: ComparisonResults) -> str:
         ledger=[row for model in models for row in _ledger(model)],
         tests=[told_test(test) for test in results.tests],
         level=LEVEL,
-        least_p=words.least_p(results),
+        least_p=least(words.least_p(results)),
         tested=listed([metric_name(one) for one in results.profile.tested or ("none",)]),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from metammf.evaluation.significance import RESAMPLES
 from metammf.report import figures, words
 from metammf.report.palette import model_colours
 from metammf.report.shell import render
@@ -24,7 +25,7 @@ def render_page(results: Mapping[str, Any]) -> str:
         MissingExtraError: the extra ``report`` is not installed.
     """
     figures.require_extra("the report")
-    charts = _figures(results)
+    charts, tests = _figures(results), _tests(results)
     return render(
         "report.html.jinja",
         charts,
@@ -35,12 +36,14 @@ def render_page(results: Mapping[str, Any]) -> str:
         cards=words.cards(results),
         metric=words.metric_name(results["metric"]),
         tables=_tables(results),
-        tests=_tests(results),
+        tests=tests,
         recovery=_recovery(results),
         map_panels=_panels(results),
         placebo_runs=min((len(one["runs"]) for one in results["models"] if one["role"] == "placebo"), default=0),
         commands=_commands(results),
         table_names=words.TABLE_NAMES,
+        resamples=RESAMPLES,
+        least_p=words.least(len(tests) / (RESAMPLES + 1)),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -39,6 +41,11 @@ def with_spread(cell: Mapping[str, float]) -> str:
 def p_value(p: float) -> str:
     """A p-value as people write it, held together by spaces that do not break."""
     return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}" if p < 0.1 else f"p\u00a0=\u00a0{p:.2f}"
+
+
+def least(p: float) -> str:
+    """The smallest p that a test can give, however small, without an exponent."""
+    return np.format_float_positional(p, precision=1, fractional=False, trim="-")
 
 
 def change(row: Row) -> str:
