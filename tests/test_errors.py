@@ -15,6 +15,24 @@ def test_every_error_is_a_metammf_error():
     assert all(error.__name__ in (errors.__doc__ or "") for error in raised)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "out of memory"),
+        (MemoryError("Unable to allocate 8 TiB"), "out of memory: Unable to allocate 8 TiB"),
+        (RuntimeError("CUDA out of memory. Tried 9 GiB\nand more"), "out of memory: CUDA out of memory. Tried 9 GiB"),
+        (
+            RuntimeError("[enforce fail at alloc.cpp:1] DefaultCPUAllocator: not enough memory: you tried 9 bytes."),
+            "out of memory: not enough memory: you tried 9 bytes.",
+        ),
+        (RuntimeError("shapes do not fit"), None),
+        (errors.DataError("out of memory"), None),
+    ],
+)
+def test_memory_that_there_is_not_is_told_from_a_fault(error, told):
+    assert errors.out_of_memory(error) == told
+
+
 def test_a_format_error_names_file_found_and_expected():
     error = errors.FileFormatError(Path("a/b.csv"), "row 3 is empty", "a number")
     assert str(error) == f"{Path('a/b.csv')}: row 3 is empty; expected a number"

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _LONGEST = 1000
 
 
+_NO_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+
+
 class MetaMMFError(Exception):
     """The root: catch it to catch everything that metammf raises on purpose."""
 
@@ -109,6 +112,19 @@ class MissingExtraError(MetaMMFError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'metammf[{extra}]'")
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Return in one line what an error says of memory that there is not; None where it is another.
+
+    PyTorch raises a class of its own for a device, and on a CPU a bare RuntimeError, which only its words tell from others.
+    """
+    told = str(error).partition("\n")[0]
+    if not isinstance(error, MemoryError):
+        if not isinstance(error, RuntimeError) or not any(words in told for words in _NO_MEMORY):
+            return None
+        told = told.partition("DefaultCPUAllocator: ")[2] or told
+    return f"out of memory: {told}" if told else "out of memory"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

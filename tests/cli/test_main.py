@@ -106,6 +106,7 @@ def test_debug_shows_a_traceback_with_the_same_status(metammf, tmp_path):
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(28, "No space left on device", "big.parquet"), 2, "big.parquet: No space left on device"),
+        (MemoryError("Unable to allocate 8 TiB"), 2, "out of memory: Unable to allocate 8 TiB"),
         (ZeroDivisionError("by zero"), 1, "a fault of metammf's own (ZeroDivisionError: by zero); --debug shows where"),
     ],
 )

@@ -147,14 +147,35 @@ def test_data_that_are_gone_say_nothing_of_the_settings(job, monkeypatch, tmp_pa
         run_trial(replace(job, data=tmp_path / "nowhere"))
 
 
-def test_settings_that_need_more_memory_than_there_is_fail(job, monkeypatch):
-    def greedy(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nand more")
+def on_a_device(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nand more")
 
+
+def on_a_processor(*_):
+    torch.empty(1 << 55)
+
+
+@pytest.mark.parametrize(
+    ("greedy", "said"),
+    [
+        (on_a_device, "CUDA out of memory. Tried to allocate 9 GiB"),
+        (on_a_processor, "can't allocate memory: you tried"),
+    ],
+)
+def test_settings_that_need_more_memory_than_there_is_fail(job, monkeypatch, greedy, said):
     monkeypatch.setattr(tuning, "train_run", greedy)
     trial = run_trial(job)
     assert (trial.state, trial.value) == ("failed", None)
-    assert trial.reason == "out of memory: CUDA out of memory. Tried to allocate 9 GiB"
+    assert trial.reason.startswith(f"out of memory: {said}")
+
+
+def test_a_fault_of_ours_is_no_failure_of_the_settings(job, monkeypatch):
+    def faulty(*_):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(tuning, "train_run", faulty)
+    with pytest.raises(RuntimeError, match="shapes"):
+        run_trial(job)
 
 
 def test_a_trial_that_was_stopped_before_it_was_looked_at_says_so(job):

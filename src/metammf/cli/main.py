@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from metammf.errors import MetaMMFError
+from metammf.errors import MetaMMFError, out_of_memory
 
 app = App(
     name="metammf",
@@ -82,7 +82,8 @@ def _run(tokens: list[str], debug: bool) -> int:
 def _status(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 143 if isinstance(error, Terminated) else 130
-    return 2 if isinstance(error, MetaMMFError | CycloptsError | OSError) else 1
+    told = isinstance(error, MetaMMFError | CycloptsError | OSError) or out_of_memory(error) is not None
+    return 2 if told else 1
 
 
 def _message(error: BaseException) -> str:
@@ -95,6 +96,8 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError):
         # Where a finished file was to be moved into place, the second name is the one that the user knows.
         return f"{error.filename2 or error.filename or 'input or output'}: {error.strerror or error}"
+    if (reason := out_of_memory(error)) is not None:
+        return reason
     return f"a fault of metammf's own ({type(error).__name__}: {error}); --debug shows where"
 
 

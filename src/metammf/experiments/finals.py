@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 
-from metammf.errors import RunError, TrainingError
+from metammf.errors import RunError, TrainingError, out_of_memory
 from metammf.experiments.comparison_results import SeedResult
 from metammf.experiments.config import Merged
 from metammf.experiments.evaluating import evaluate_run, evaluated_once
@@ -85,8 +84,12 @@ def run_final(job: FinalJob) -> Final | NoFinal:
     options = RunOptions(device=job.device, resume=True, checkpoint_seconds=CHECKPOINT_SECONDS)
     try:
         run = train_run(Merged(job.config, {}), job.data, job.out, options)
-    except (TrainingError, MemoryError, torch.OutOfMemoryError) as error:
-        return NoFinal(job.config.seed, str(error) or "out of memory")
+    except TrainingError as error:
+        return NoFinal(job.config.seed, str(error))
+    except (MemoryError, RuntimeError) as error:
+        if (reason := out_of_memory(error)) is None:
+            raise
+        return NoFinal(job.config.seed, reason)
     validation = evaluate_run(run, part="validation", ks=job.ks)
     test = evaluated_once(run, "test", job.seen, job.ks)
     recommender = run.recommender()

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from metammf.data.folder import load_dataset
-from metammf.errors import ConfigError, DataError, RunError, TrainingError, WriteError
+from metammf.errors import ConfigError, DataError, RunError, TrainingError, WriteError, out_of_memory
 from metammf.experiments.comparison_results import Spread, Trial
 from metammf.experiments.config import Merged
 from metammf.experiments.evaluating import evaluate_run
@@ -107,8 +106,10 @@ def run_trial(job: TrialJob) -> Trial:
             job.data
         )  # where the data are gone, that says nothing of the settings: their error ends the comparison
         return line("failed", None, str(error))
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        return line("failed", None, f"out of memory: {str(error).partition(chr(10))[0]}")
+    except (MemoryError, RuntimeError) as error:
+        if (reason := out_of_memory(error)) is None:
+            raise
+        return line("failed", None, reason)
 
 
 def died_trial(job: TrialJob, death: Death) -> Trial:
