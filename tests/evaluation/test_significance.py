@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import astuple
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -70,7 +70,7 @@ def test_a_pair_is_tested_alike_whoever_else_is_tested_with_it() -> None:
     lows, highs = sig.bootstrap_intervals(columns)
     for place, column in enumerate(columns.T):
         assert p_values[place] == sig.permutation_test(column, resamples=999)
-        assert (lows[place], highs[place]) == pytest.approx(sig.bootstrap_interval(column))
+        assert (lows[place], highs[place]) == sig.bootstrap_interval(column)
     assert p_values[1] == 1.0
 
 
@@ -140,7 +140,7 @@ def test_compare_all_corrects_over_all_comparisons() -> None:
     raw = [one.p_permutation for (one,) in found.values()]
     assert [one.p_adjusted for (one,) in found.values()] == pytest.approx(sig.holm(raw).tolist())
     alone = sig.compare(ours, others["ease"], "recall@5", resamples=2000)
-    assert astuple(found["ease"][0])[1:-1] == pytest.approx(astuple(alone)[1:-1])
+    assert found["ease"][0] == replace(alone, p_adjusted=found["ease"][0].p_adjusted)
     assert sig.compare_all(ours, {}, ["recall@5"]) == {}
     assert found["mf"][0].significant()
 
