@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ from metammf.testing.data import scrambled, taste_groups
 from metammf.training.checkpoint import EpochRecord
 from metammf.training.config import TrainingConfig
 from metammf.training.fit import build_model, fit, pick_device
-from metammf.training.loop import Trainer
+from metammf.training.loop import Trainer, peak_resident_mib
 from metammf.training.objectives import make_objective
 
 if TYPE_CHECKING:
@@ -506,3 +508,12 @@ def test_an_objective_that_shares_no_vectors_takes_one_batch_a_step(
     with pytest.raises(ConfigError, match=r"the objective of MF takes one batch a step, got [2-9]: .*batches_per_step"):
         fit(MF, SPLIT.development, training=training(batch_size=50, **settings))
     assert fit(MF, SPLIT.development, training=training(max_steps_per_epoch=100)).history
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process tells of itself alone")
+def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it():
+    held = np.ones(1 << 26)  # half a GiB
+    assert peak_resident_mib() > held.nbytes / (1 << 20)
+    words = "from metammf.training.loop import peak_resident_mib; print(peak_resident_mib())"
+    told = subprocess.run([sys.executable, "-c", words], check=True, capture_output=True, text=True)
+    assert 50 < float(told.stdout) < peak_resident_mib() - 200

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -30,8 +31,6 @@ from metammf.training.shared import SharedVectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from metammf.data.splitting import Development
@@ -404,7 +403,14 @@ def _seeded(seed: int, epoch: int, device: torch.device) -> torch.Generator:
 
 
 def peak_resident_mib() -> float | None:
-    """Return the most memory that this process has held so far, in MiB; None where the system does not tell."""
+    """Return the most memory that this process has held so far, in MiB; None where the system does not tell.
+
+    On Linux as the process itself has held it: what `getrusage` tells there begins at what the process that started this one held.
+    """
+    with contextlib.suppress(OSError), Path("/proc/self/status").open() as lines:
+        for line in lines:
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / (1 << 10), 1)
     try:
         import resource
     except ImportError:  # Windows
