@@ -31,6 +31,7 @@ from metammf.training.shared import SharedVectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
     from numpy.typing import NDArray
 
     from metammf.data.splitting import Development
@@ -405,7 +406,7 @@ def _seeded(seed: int, epoch: int, device: torch.device) -> torch.Generator:
 def peak_resident_mib() -> float | None:
     """Return the most memory that this process has held so far, in MiB; None where the system does not tell.
 
-    On Linux as the process itself has held it: what `getrusage` tells there begins at what the process that started this one held.
+    On Linux as it says of itself: what `getrusage` tells there begins at the peak of the process that started this one.
     """
     with contextlib.suppress(OSError), Path("/proc/self/status").open() as lines:
         for line in lines:
