@@ -7,9 +7,10 @@ model are averaged user by user first, so that more seeds make a steadier model 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from scipy import special
 
 from metammf.errors import DataError, did_you_mean
@@ -223,7 +224,7 @@ def permutation_tests(
     extreme = np.zeros(tests, dtype=np.int64)
     for count in _portions(resamples, users):
         flips = np.unpackbits(rng.integers(256, size=(count, -(-users // 8)), dtype=np.uint8), axis=1)
-        kept = flips[:, :users].astype(np.float64) @ differences
+        kept = _product(flips[:, :users], differences)
         extreme += (np.abs(2 * kept - total) >= limit).sum(axis=0)
     return (extreme + 1) / (resamples + 1)
 
@@ -271,7 +272,7 @@ def bootstrap_intervals(
     for count in _portions(resamples, size):
         drawn = rng.integers(size, size=(count, size)) + size * np.arange(count)[:, None]
         times = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
-        means.append(times @ differences / size)
+        means.append(_product(times, differences) / size)
     tail = (1 - level) / 2
     # Rounded where the product's own rounding begins, which changes with who else is tested.
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0).round(12)
@@ -304,6 +305,14 @@ def _same_protocol(evaluations: Sequence[Evaluation]) -> None:
         raise DataError(
             f"evaluations of different (part, seen, all_users, sample) cannot be compared: {sorted(protocols, key=str)}"
         )
+
+
+def _product(counts: NDArray[np.integer[Any]], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `counts @ values`, by PyTorch: a comparison bounds its threads, while those of NumPy's products take every core, and
+    wait for each other where other runs hold the cores.
+    """
+    product: NDArray[np.float64] = (torch.from_numpy(counts.astype(np.float64)) @ torch.from_numpy(values)).numpy()
+    return product
 
 
 def _portions(total: int, width: int) -> list[int]:
