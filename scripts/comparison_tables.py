@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FIRST = 5
 """Models at the head of a short table."""
-CONTROLS = ("popularity", "itemknn", "p3", "ease", "lightgcn", "lightgcn-cold")
+CONTROLS = ("popularity", "itemknn", "p3", "ease", "content-knn", "lightgcn", "lightgcn-cold")
 """Recipes that a short table shows wherever they stand."""
 _SHORT = {"recall": "R", "ndcg": "N", "precision": "P"}
 _TABLES = {"all": "", "cold among all": "cold ", "cold users": "cold users "}

@@ -46,12 +46,13 @@ PUBLISHED = {
 }
 TAGS = (
     "The textual features are made of tags that the same users gave, so that part of what they tell is the users' own taste;"
-    " docs/results.md has the same on audio alone, which has none of that."
+    " A table below has the same on audio alone, which has none of that."
 )
 CAPTIONS = {
     "tiktok": "Published rows are of models that had a textual modality too, which the public files lack; their epoch was chosen"
-    " on the test part, but for MMHCL's. MetaMMF_MF, MetaMMF_GCN and their twins stand at the paper's settings and widths, with"
-    " an epoch budget (the costs are in docs/results.md).",
+    " on the test part, but for MMHCL's. MetaMMF_MF, MetaMMF_GCN and their twins stand at the paper's widths, trained for at most"
+    " 16 epochs (MF) or 10 (GCN, in bfloat16) with a patience of 3, which cuts some of them short. Seconds an epoch are by the"
+    " clock, beside other work: processor seconds of all models are in benchmarks/README.md.",
     "lfm2k": TAGS,
     "lfm2k-cold": TAGS,
 }

@@ -63,7 +63,7 @@ def test_commands(own_data, capsys, code):
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python(tmp_path, capsys, code):
     save_dataset(generate_world(users=60, items=80, interactions=900, seed=0).dataset, tmp_path / "world")
-    quick = code.replace('"data/tiktok"', "DATA").replace("seed=0)", "seed=0, training=TrainingConfig(epochs=1))")
+    quick = code.replace('"datasets/tiktok"', "DATA").replace("seed=0)", "seed=0, training=TrainingConfig(epochs=1))")
     assert quick.count("DATA") == quick.count("epochs=1") == 1
     lines = "from metammf import TrainingConfig\n" + quick
     exec(compile(lines, "README.md", "exec"), {"DATA": tmp_path / "world"})

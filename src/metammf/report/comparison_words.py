@@ -103,10 +103,14 @@ def _ours(results: ComparisonResults) -> str:
         return f"{ours[0].name}, the MetaMMF that validation puts first, against the best of the others, {other.name}: {values}."
     difference = test.difference if test.a == ours[0].name else -test.difference
     says = "cannot be told from" if test.p_holm >= LEVEL else "is ahead of" if difference > 0 else "is behind"
-    return (
+    low, high = (test.low, test.high) if test.a == ours[0].name else (-test.high, -test.low)
+    text = (
         f"{ours[0].name}, the MetaMMF that validation puts first, {says} the best of the others, {other.name}"
-        f" ({values}; difference {signed(difference)}, {p_value(test.p_holm)})."
+        f" ({values}; difference {signed(difference)}, 95% interval {signed(low)} to {signed(high)}, {p_value(test.p_holm)})."
     )
+    if results.complete:
+        return text
+    return f"{text} Holm's correction is over the pairs of the models that are in: each that joins can raise this p."
 
 
 def _level(results: ComparisonResults) -> str:
