@@ -69,6 +69,18 @@ def test_a_search_finds_better_than_the_recipe():
     assert max(trial.value for trial in trials) > trials[0].value
 
 
+def test_a_good_trial_that_the_budget_stopped_leads_the_search_as_one_that_ended_does():
+    space = {"model.x": SearchedSetting(0.0, 1.0, log=False, integer=False, choices=(), recipe=0.2)}
+    poor = [finished(number, {"model.x": 0.05 * number}, 0.05 + 0.001 * number) for number in range(8)]
+
+    def asked(state):
+        good = [Trial(8 + number, {"model.x": 0.9}, state, 300.0, 20, 0.2, ((1, 0.2),)) for number in range(3)]
+        return [propose(space, [*poor, *good], str(search))["model.x"] for search in range(10)]
+
+    assert asked("stopped") == asked("finished")
+    assert min(asked("stopped")) > 0.6
+
+
 def test_a_trial_behind_the_median_is_given_up_after_some_looks():
     curve = tuple((epoch, 0.1 * epoch) for epoch in range(1, 11))
     earlier = [finished(number, propose(SPACE, (), "it"), 1.0, curve) for number in range(3)]

@@ -93,14 +93,16 @@ def _study(space: Space, earlier: Sequence[Trial], seed: int) -> optuna.Study:
         pruner=library.pruners.MedianPruner(n_startup_trials=_FULL_TRIALS, n_warmup_steps=_LOOKS),
     )
     states = library.trial.TrialState
-    # What the budget has stopped says as much as what was pruned: a curve that is not at its end.
-    known = {"finished": states.COMPLETE, "pruned": states.PRUNED, "stopped": states.PRUNED, "failed": states.FAIL}
+    # What its share of the budget has stopped may be chosen for the best value it had, and so counts by it here too: TPE puts
+    # what was pruned behind all that came to an end, however good it was, and a slow model has few but stopped ones.
+    known = {"finished": states.COMPLETE, "pruned": states.PRUNED, "stopped": states.COMPLETE, "failed": states.FAIL}
     distributions = _distributions(space)
     for trial in earlier:
+        state = states.FAIL if trial.value is None else known[trial.state]
         study.add_trial(
             library.trial.create_trial(
-                state=known[trial.state],
-                value=trial.value if trial.state == "finished" else None,
+                state=state,
+                value=trial.value if state == states.COMPLETE else None,
                 params={key: _parameter(space[key], value) for key, value in trial.settings.items()},
                 distributions=distributions,
                 intermediate_values={look: value for look, (_, value) in enumerate(trial.curve, 1)},
