@@ -44,6 +44,8 @@ PAPER = ("metammf-mf+training.batches_per_step=4", "metammf-gcn+training.batches
 WARM = (*PAPER, "metammf-lightgcn", "static-lightgcn", "metammf-lightgcn+noise")
 # The same at three times the width, with the ids alone as wide: where it takes part, twin and placebo are its own.
 WIDE = ("metammf-wide", "metammf-wide+model.fusion=concat", "metammf-wide+noise", "lightgcn+model.embedding_dim=192")
+# Two of the field with MetaMMF's objective in place of their own: what of a lead over them is training.
+TRAINED = ("freedom-softmax", "mgcn-softmax")
 COLD = ("lightgcn-cold", *PAPER, "metammf-cold", "static-cold", "metammf-cold+noise")
 CONTROL = (
     *("popularity", "itemknn", "p3", "ease", "vbpr", "freedom", "lightgcn"),
@@ -88,7 +90,9 @@ class Comparison:
 COMPARISONS = {
     one.name: one
     for one in (
-        Comparison("tiktok", "tiktok", "hkuds-tiktok", (*WIDE, *FIELD, *PAPER, "metammf-lightgcn"), minutes=10),
+        Comparison(
+            "tiktok", "tiktok", "hkuds-tiktok", (*WIDE, *FIELD, *PAPER, "metammf-lightgcn", *TRAINED), minutes=10
+        ),
         Comparison("lfm2k", "lfm2k", "mmrec", FIELD + WARM),
         Comparison("lfm2k-cold", "lfm2k", "cold-item", FIELD + COLD),
         Comparison("movielens-small", "movielens-small", "user-time", FIELD + WARM),
