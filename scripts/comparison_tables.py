@@ -59,12 +59,14 @@ def whole_table(results: ComparisonResults) -> list[str]:
         for one in published_only(results)
     ]
     told = [f"- {_in_words(results, text)}" for text in findings(results)]
-    told += [f"- Left out: {label(one.name)}: {one.reason}." for one in results.left_out]
-    return [_budget(results), "", *table(head, rows), *told, ""]
+    return [_budget(results), "", *table(head, rows), *told, *_left_out(results), ""]
 
 
 def short_table(results: ComparisonResults) -> list[str]:
-    """Return the models that validation puts first, MetaMMF in all its forms, and the controls, each with its place there."""
+    """Return the models that validation puts first, MetaMMF in all its forms, and the controls, each with its place there.
+
+    Below them the models that were left out: a place is one among those that are in.
+    """
     tested = results.profile.tested
     shown = [column for column in columns(results) if column.table in _TABLES and column.metric in tested]
     head = ["model", *map(_title, shown), *(["published"] if results.published else [])]
@@ -78,7 +80,12 @@ def short_table(results: ComparisonResults) -> list[str]:
             theirs = [_theirs(results, line.published)] if results.published else []
             name = label(model.name) if place is None else f"{place}. {label(model.name)}"
             rows.append([name, *_cells(results, line, shown), *theirs])
-    return [_budget(results), "", *table(head, rows)]
+    left = _left_out(results)
+    return [_budget(results), "", *table(head, rows), *left, *([""] if left else [])]
+
+
+def _left_out(results: ComparisonResults) -> list[str]:
+    return [f"- Left out: {label(one.name)}: {one.reason}." for one in results.left_out]
 
 
 def _budget(results: ComparisonResults) -> str:

@@ -326,6 +326,7 @@ def test_a_model_of_which_every_trial_fails_is_left_out(folder, tmp_path):
     results = run_comparison(plan(folder, models=("ease+model.max_items=1", "popularity")), tmp_path / "out")
     assert [one.name for one in results.models] == ["popularity"]
     assert "items x items memory" in results.left_out[0].reason
+    assert results.complete  # the search is over: the same command has nothing left to do
     again = run_comparison(plan(folder, models=("ease+model.max_items=1", "popularity")), tmp_path / "out")
     assert again.left_out == results.left_out
 
@@ -366,7 +367,7 @@ def test_a_final_run_whose_process_dies_leaves_the_model_out_and_is_tried_again(
         results = run_comparison(plan(folder), tmp_path / "out")
     assert [one.name for one in results.models] == ["ease", "popularity"]
     (left,) = results.left_out
-    assert left.name == MODELS[0]
+    assert (left.name, left.tried_again, results.complete) == (MODELS[0], True, False)
     assert left.reason == (
         "seed 2: its process was killed (signal 9), perhaps for memory; the same command tries it again"
     )

@@ -75,6 +75,12 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert ComparisonResults.read(tmp_path / "comparison.json") == RESULTS
 
 
+def test_a_file_of_before_models_were_tried_again_reads():
+    values = RESULTS.to_plain()
+    del values["left_out"][0]["tried_again"]
+    assert ComparisonResults.from_plain(values) == RESULTS
+
+
 def test_plain_values_are_what_json_holds():
     assert json.loads(json.dumps(RESULTS.to_plain(), allow_nan=False)) == RESULTS.to_plain()
 

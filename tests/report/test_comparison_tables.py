@@ -52,6 +52,11 @@ def test_all_models_in_the_order_of_validation_with_costs(comparison: Comparison
     assert "- Left out: GAT, ids alone: the loss became infinite." in lines
 
 
+def test_a_short_table_names_below_it_what_was_left_out(comparison: ComparisonResults) -> None:
+    assert short_table(comparison)[-3:] == ["", "- Left out: GAT, ids alone: the loss became infinite.", ""]
+    assert not any("Left out" in line for line in short_table(replace(comparison, left_out=())))
+
+
 def test_a_comparison_that_is_not_done_says_so(comparison: ComparisonResults) -> None:
     assert whole_table(replace(comparison, complete=False))[0].endswith("Not all models are done.")
 

@@ -14,7 +14,8 @@ import measure
 from doc_tables import label
 from metammf.data.dataset import Dataset
 from metammf.data.folder import save_dataset
-from metammf.experiments.comparison_results import ComparisonResults
+from metammf.experiments.compare import NOT_ASKED_FOR
+from metammf.experiments.comparison_results import ComparisonResults, LeftOut
 from metammf.experiments.config import SplitConfig
 from metammf.experiments.contenders import contenders
 from metammf.experiments.profiles import PROFILES, profile_named
@@ -81,6 +82,25 @@ def test_what_is_kept_is_what_was_found_and_names_the_whole_command(here: Path, 
     assert "ease" in (tmp_path / "kept" / "report.html").read_text(encoding="utf-8")
     plan = json.loads((tmp_path / "kept" / "plan.json").read_text(encoding="utf-8"))
     assert list(plan["models"]) == ["popularity", "itemknn"]
+
+
+@pytest.mark.parametrize(
+    ("left", "complete"),
+    [
+        (LeftOut("itemknn", "the data set has no features"), True),
+        (LeftOut("itemknn", "seed 1: its process was killed (signal 9)", tried_again=True), False),
+        (LeftOut("itemknn", NOT_ASKED_FOR), False),
+    ],
+)
+def test_it_is_complete_once_the_whole_command_has_nothing_left_to_do(
+    here: Path, monkeypatch: pytest.MonkeyPatch, left: LeftOut, complete: bool
+) -> None:
+    found = ComparisonResults.read(here / comparisons.OUT / "small" / "comparison.json")
+    fewer = replace(found, models=found.models[:1], left_out=(left,))
+    monkeypatch.setattr(ComparisonResults, "read", lambda _: fewer)
+    kept = comparisons.kept_in(comparisons.OUT, SMALL)
+    assert kept is not None
+    assert kept.complete is complete
 
 
 @pytest.mark.parametrize(

@@ -286,7 +286,7 @@ class _Comparison:
             self._take_up(contender)
         self._tell("")
         run_as_they_come(work, self._next, self._done, self.plan.jobs, here=self.plan.here, died=died)
-        results = self._results(complete=True)
+        results = self._results(complete=not any(one.tried_again for one in self.unable))
         results.write(self.out / RESULTS_FILE)
         return results
 
@@ -378,7 +378,8 @@ class _Comparison:
         contender, job = self._running.pop(number)
         if isinstance(outcome, NoFinal):
             # With fewer seeds than the others it would not be compared as they are.
-            self._leave_out(contender, f"seed {outcome.seed}: {outcome.reason}; the same command tries it again")
+            reason = f"seed {outcome.seed}: {outcome.reason}; the same command tries it again"
+            self._leave_out(contender, reason, tried_again=True)
             self._tell("")
             return
         if isinstance(outcome, Final):
@@ -398,11 +399,11 @@ class _Comparison:
         if is_over(trials, self.budget, contender.space) and best_trial(trials) is None:
             self._leave_out(contender, f"no trial has come to a value; the recipe's own: {trials[0].reason}")
 
-    def _leave_out(self, contender: Contender, reason: str) -> None:
+    def _leave_out(self, contender: Contender, reason: str, *, tried_again: bool = False) -> None:
         """Go on without a model, unless that has been said: another of its runs may have been under way."""
         if self.able.pop(contender.name, None) is not None:
             log.warning("%s is left out: %s", contender.name, reason)
-            self.unable.append(LeftOut(contender.name, reason))
+            self.unable.append(LeftOut(contender.name, reason, tried_again))
 
     def _finish(self, contender: Contender) -> bool:
         """Put a model's results together once all its runs are there."""

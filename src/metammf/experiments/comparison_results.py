@@ -319,12 +319,14 @@ class LeftOut:
     Args:
         name: As it was asked for.
         reason: Why.
+        tried_again: Whether the same command tries it again.
     """
 
     __pydantic_config__ = _STRICT
 
     name: str
     reason: str
+    tried_again: bool = False
 
 
 @dataclass(frozen=True)
@@ -399,7 +401,7 @@ class ComparisonResults:
         environment: Versions, machine, threads: `metammf.experiments.environment.environment`.
         started: When, in UTC, ISO 8601.
         updated: When this was written.
-        complete: Whether all models that were asked for are in here.
+        complete: Whether the same command has nothing left to do: each model that was asked for is in here, or left out for good.
         audit: Checks of the leakage audit, all passed: where one fails there is no comparison.
         models: Those that are done, in the order asked for.
         left_out: Those that could not be compared.
