@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from comparison_tables import short_table, whole_table
 from comparisons import COMPARISONS
 from doc_tables import NAMES, decimals, label, table
+from measure import BENCHES
 from metammf.evaluation.significance import holm, permutation_test
 from metammf.experiments.compare import RESULTS_FILE
 from metammf.experiments.comparison_results import ComparisonResults
@@ -136,29 +137,45 @@ def bench_table(bench: str, models: dict[str, list[dict[str, Any]]]) -> list[str
 
 
 def shared_seeds(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[int]:
-    """Return the seeds that both have; one that was solved, not drawn, has any where the split is one."""
+    """Return the seeds that both have; one that was solved, not drawn, has any where the split is one for all."""
     ours, theirs = ({run["job"]["seed"] for run in runs} for runs in (a, b))
-    solved = b[0]["run"]["epochs"] is None and len(b) == 1
+    one_split = not BENCHES[b[0]["job"]["bench"]].split_follows_seed
+    solved = b[0]["run"]["epochs"] is None and len(b) == 1 and one_split
     return sorted(ours if solved else ours & theirs)
 
 
 def differences(a: list[dict[str, Any]], b: list[dict[str, Any]], metric: str) -> np.ndarray[Any, Any]:
-    """Return each user's difference, averaged over the seeds that both models have."""
+    """Return each user's difference, averaged over the seeds that both models have.
+
+    Raises:
+        SystemExit: two runs of a pair were measured on other users.
+    """
     seeds = shared_seeds(a, b)
     others = {run["job"]["seed"]: run for run in b}
     pairs = [(run, others.get(run["job"]["seed"], b[0])) for run in a if run["job"]["seed"] in seeds]
     totals: dict[str, float] = defaultdict(float)
     times: dict[str, int] = defaultdict(int)
     for pair in pairs:
-        if metric not in pair[0]["test_per_user"]:
-            continue
         job = pair[0]["job"]
         world = f"{job['seed']}:" if job["bench"] in OWN_USERS else ""
-        for user in pair[0]["test_per_user"][metric]["users"]:
+        for user in _users_of(pair, metric):
             times[world + user] += 1
+            # Of these users, those without a hit alone have no value.
             first, second = (run["test_per_user"][metric]["values"].get(user, 0.0) for run in pair)
             totals[world + user] += first - second
     return np.array([totals[user] / times[user] for user in times])
+
+
+def _users_of(pair: tuple[dict[str, Any], dict[str, Any]], metric: str) -> list[str]:
+    """Return the users that both runs were measured on by a metric; none where its table has no interactions."""
+    first, second = (run["test_per_user"].get(metric, {"users": []})["users"] for run in pair)
+    if apart := set(first) ^ set(second):
+        a, b = (f"{run['job']['name']} of seed {run['job']['seed']}" for run in pair)
+        raise SystemExit(
+            f"results/recipes/{pair[0]['job']['bench']}: {metric}: expected {a} and {b} to be of the same users, found"
+            f" {len(first)} and {len(second)} of which {len(apart)} are in one alone: run scripts/measure.py"
+        )
+    return list(first)
 
 
 def tests(models: dict[str, list[dict[str, Any]]]) -> list[str]:
