@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import BENCHES, DATASETS, ROOT, prepare
+from measure import BENCHES, DATASETS, ROOT, digest, prepare
 
 if TYPE_CHECKING:
     from metammf.experiments.config import Merged
@@ -238,11 +238,11 @@ def run(study: Study, change: str) -> None:
     from metammf.files import write_json
 
     torch.set_num_threads(1)
-    path = result_of(study, change)
+    path, merged = result_of(study, change), asked(study, change)
     trained = train_run(
-        asked(study, change),
+        merged,
         DATASETS / BENCHES[study.bench].source,
-        RUNS / study.name / path.stem,
+        RUNS / study.name / f"{path.stem}-{digest(merged.config)}",
         RunOptions(device="cpu", precision="bfloat16" if study.bfloat16 else "float32", resume=True),
     )
     found = evaluate_run(trained, part="validation")
@@ -261,16 +261,16 @@ def run(study: Study, change: str) -> None:
     )
 
 
-def is_there(study: Study, change: str) -> bool:
-    """Tell whether there is a result of the change, of the recipe as it stands now."""
+def found_of(study: Study, change: str) -> dict[str, Any] | None:
+    """Return the result of a change, of the recipe as it stands now; None where there is none."""
     from metammf.experiments.config import from_mapping
     from metammf.files import read_json
 
     path = result_of(study, change)
     if not path.is_file():
-        return False
+        return None
     found: dict[str, Any] = read_json(path)
-    return from_mapping(found["config"]) == asked(study, change).config
+    return found if from_mapping(found["config"]) == asked(study, change).config else None
 
 
 def main() -> None:
@@ -289,7 +289,7 @@ def main() -> None:
     for study in studies.values():
         prepare(BENCHES[study.bench])
         for change in study.changes:
-            there = is_there(study, change)
+            there = found_of(study, change) is not None
             if options.list:
                 print(f"{'there  ' if there else 'missing'} {study.name}: {change}")
             elif not there:

@@ -26,7 +26,7 @@ import numpy as np
 if TYPE_CHECKING:
     from metammf.data.dataset import Dataset
     from metammf.evaluation.result import Evaluation
-    from metammf.experiments.config import Merged
+    from metammf.experiments.config import Merged, RunConfig
     from metammf.experiments.run import Run
     from metammf.training.loop import Precision
 
@@ -217,6 +217,11 @@ def asked(job: Job) -> Merged:
     return merge(job.recipe, settings, {"seed": job.seed, "placebo": job.placebo})
 
 
+def digest(config: RunConfig) -> str:
+    """Return what names a config in that of a run's folder: a recipe that has changed since gets a folder of its own."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
+
+
 def run(job: Job, threads: int) -> None:
     """Train, evaluate and write the result of one job."""
     import torch
@@ -230,9 +235,7 @@ def run(job: Job, threads: int) -> None:
     bench = BENCHES[job.bench]
     data = prepare(bench, job.seed)
     merged = asked(job)
-    # A recipe that has changed since gets a folder of its own.
-    digest = hashlib.sha256(merged.config.model_dump_json().encode()).hexdigest()[:8]
-    folder = RUNS / job.bench / f"{job.name}-{job.seed}-{digest}"
+    folder = RUNS / job.bench / f"{job.name}-{job.seed}-{digest(merged.config)}"
     precision: Precision = "bfloat16" if job.recipe in bench.bfloat16 else "float32"
     trained = train_run(merged, data, folder, RunOptions(device="cpu", resume=True, precision=precision))
     test = evaluate_run(trained, part="test", seen=bench.seen)  # type: ignore[arg-type]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import ablate
 import fill_readme
+from metammf.files import write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run_of(bench: str, name: str, seed: int, values: dict[str, float], epochs: int | None = 5) -> dict[str, Any]:
@@ -43,3 +48,48 @@ def test_a_pair_of_runs_on_other_users_is_refused() -> None:
 def test_a_table_without_interactions_has_no_differences() -> None:
     ours, theirs = ([run_of("tiktok", name, 0, {"1": 0.5})] for name in ("metammf-mf", "ease"))
     assert len(fill_readme.differences(ours, theirs, "warm/ndcg@20")) == 0
+
+
+def ablated(study: ablate.Study, change: str, value: float) -> dict[str, Any]:
+    """A result of `scripts/ablate.py`, less what no table shows."""
+    tables: dict[str, Any] = {"metrics": {"recall@20": value, "ndcg@20": value}}
+    return {
+        "recipe": study.recipe,
+        "change": change,
+        "settings": list(study.changes[change]),
+        "config": ablate.asked(study, change).config.model_dump(mode="json"),
+        "epochs": 5,
+        "validation": tables | {part: {"among_all": {"ndcg@20": value}} for part in ("cold", "warm")},
+    }
+
+
+def test_ablations_show_what_is_asked_for_by_the_recipe_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ablate, "ABLATIONS", tmp_path)
+    study = next(one for one in ablate.STUDIES if one.name == "tiktok")
+    for change, value in (("as it stands", 0.11), ("BPR", 0.05), ("three hops", 0.10), ("static fusion", 0.12)):
+        result = ablated(study, change, value)
+        if change == "static fusion":
+            result["config"]["training"]["learning_rate"] = 0.5  # of the recipe before it changed
+        write_json(ablate.result_of(study, change), result)
+    write_json(tmp_path / "tiktok" / "asked-no-more.json", ablated(study, "BPR", 0.2))
+    lines = fill_readme.ablations("tiktok")
+    assert [line.split(" | ")[1] for line in lines[2:-1]] == [".1100", ".1000", ".0500"]
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(": passed over")[0] for line in told] == [
+        str(tmp_path / "tiktok" / name) for name in ("asked-no-more.json", "static-fusion.json")
+    ]
+    assert fill_readme.ablations("tiktok-width") == []
+
+
+def test_the_findings_have_a_place_for_each_study_full_or_empty(tmp_path: Path) -> None:
+    text = (fill_readme.ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert set(fill_readme.ABLATED) == {study.name for study in ablate.STUDIES}
+    page = tmp_path / "findings.md"
+    page.write_text(text, encoding="utf-8")
+    for name in fill_readme.ABLATED:
+        begin, end = (f"<!-- {name}:{mark} -->" for mark in ("begin", "end"))
+        table = text.partition(begin)[2].partition(end)[0].strip("\n").splitlines()
+        fill_readme.replace_between(page, begin, end, [*table, ""] if table else [])
+    assert page.read_text(encoding="utf-8") == text
