@@ -13,6 +13,14 @@ from metammf.experiments.studies import config_of
 TIKTOK = RealData(Path("some/tiktok"), "metammf-lightgcn", {"training.batches_per_step": 4})
 
 
+def test_values_that_are_nearly_equal_have_worlds_of_their_own() -> None:
+    values = (3.0, 3.0000001, 0.1, 1e-07)
+    plan = make_conditions(ConditionsAsk(users=10_000_000, vary={"density": values}))
+    assert [one.key for one in plan.conditions[1:]] == [
+        *("density-1e-07", "density-0.1", "density-3", "density-3.0000001")
+    ]
+
+
 def test_worlds_differ_from_the_default_in_one_thing() -> None:
     plan = make_conditions(ConditionsAsk(users=500))
     default, *others = plan.conditions

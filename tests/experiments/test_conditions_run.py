@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metammf.data.folder import load_dataset
-from metammf.data.synthetic import load_truth
+from metammf.data.synthetic import generate_world, load_truth, save_world
 from metammf.errors import ConfigError, FileFormatError, RunError
 from metammf.evaluation.significance import holm, per_user_mean
 from metammf.experiments.conditions import ROLES, ConditionsAsk, RealData, make_conditions
@@ -138,6 +138,21 @@ def test_a_folder_holds_worlds_of_one_size(study: tuple[Path, ConditionsResults]
     out, _ = study
     with pytest.raises(RunError, match="holds study conditions of other data: name another folder"):
         run_conditions(replace(planned(), size="50-users"), out, OPTIONS)
+
+
+def test_a_world_that_is_not_the_one_asked_for_is_refused_and_one_begun_is_drawn_anew(tmp_path: Path) -> None:
+    plan = make_conditions(ConditionsAsk(users=20, items=120, vary={"cold": (0.4,)}, settings=SETTINGS))
+    options = replace(OPTIONS, num_seeds=1)
+    run_conditions(plan, tmp_path / "out", options)
+    stored = tmp_path / "out" / "worlds" / "cold-0.4-0"
+    before = (stored / "truth.npz").read_bytes()
+    (stored / "truth.npz").unlink()
+    run_conditions(plan, tmp_path / "out", options)
+    assert (stored / "truth.npz").read_bytes() == before
+    world = generate_world(seed=0, users=20, items=120, interactions=480, cold_share=0.3)
+    save_world(world, stored)
+    with pytest.raises(RunError, match=r"cold-0.4-0 holds another world \(cold_share: expected 0.4, found 0.3\)"):
+        run_conditions(plan, tmp_path / "out", options)
 
 
 def test_what_is_written_reads_back(study: tuple[Path, ConditionsResults], tmp_path: Path) -> None:

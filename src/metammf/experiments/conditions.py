@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from metammf.data.synthetic_log import CONTENT_STRENGTH
 from metammf.errors import ConfigError, did_you_mean
+from metammf.experiments.conditions_results import exact
 from metammf.experiments.config import parse_settings
 from metammf.experiments.demo_plan import BACKBONES, FUSIONS, NETWORK, TRAINING
 from metammf.experiments.studies import Variant, dynamic_fusion
@@ -233,10 +234,10 @@ def _worlds(ask: ConditionsAsk, axes: Mapping[str, Sequence[float]]) -> Iterator
     for name, values in axes.items():
         axis = AXES[name]
         for value in sorted(set(values) - {axis.default}):
-            key = f"{name}-{value:g}"
+            key = f"{name}-{exact(value)}"
             yield Condition(
                 key,
-                f"{axis.title} {value:g}",
+                f"{axis.title} {exact(value)}",
                 _variants(key, recipe, base, ask),
                 name,
                 float(value),

@@ -24,6 +24,11 @@ _STRICT = ConfigDict(extra="forbid")
 FORMAT: Literal["metammf-conditions-1"] = "metammf-conditions-1"
 
 
+def exact(value: float) -> str:
+    """Return a number in the fewest digits that tell it from all others: ``4``, ``0.25``."""
+    return repr(float(value)).removesuffix(".0")
+
+
 @dataclass(frozen=True)
 class AxisResult:
     """One thing that worlds varied in.

@@ -19,6 +19,7 @@ import polars as pl
 
 from metammf.data.folder import load_dataset
 from metammf.data.synthetic import TRUTH_FILE, check_world, generate_world, load_truth, save_world
+from metammf.errors import RunError
 from metammf.evaluation.result import TABLES
 from metammf.evaluation.significance import compare, holm
 from metammf.experiments.conditions import AXES, NAME, QUESTION, TITLE
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from metammf.evaluation.result import Evaluation
     from metammf.experiments.comparison_results import DataSummary, PairTest
-    from metammf.experiments.conditions import Condition, ConditionsPlan, Role
+    from metammf.experiments.conditions import Condition, ConditionsPlan, Role, WorldSettings
     from metammf.experiments.studies import Variant
     from metammf.experiments.study_jobs import Progress, StudyOutcome
     from metammf.experiments.study_results import StudyRow
@@ -66,7 +67,7 @@ def run_conditions(
     Raises:
         ConfigError: a setting does not exist, or does not fit.
         DataError: a real data set cannot be read or split, or `out` is somebody else's.
-        RunError: `out` is in use, holds another study, or a process died.
+        RunError: `out` is in use, holds another study or another world, or a process died.
     """
     options, out = options or StudyOptions(), Path(out)
     check_metric(options.metric)
@@ -139,17 +140,37 @@ class _Folders:
 def _make_worlds(
     plan: ConditionsPlan, out: Path, seeds: Sequence[int], options: StudyOptions, progress: Progress | None
 ) -> dict[str, list[_Described]]:
-    """Generate the worlds that are missing; the truth is what is written last, so that a world which has one is whole."""
+    """Generate the worlds that are missing; the truth is what is written last, so that a world which has one is whole.
+
+    Raises:
+        RunError: a world that is there is not the one that is asked for.
+    """
     asked = [(one, seed) for one in plan.conditions if one.world is not None for seed in seeds]
     found: dict[str, list[_Described]] = {}
     for number, (condition, seed) in enumerate(asked, start=1):
         folder = _world_folder(out, condition, seed)
-        if condition.world is not None and not (folder / TRUTH_FILE).is_file():
-            save_world(generate_world(seed=seed, **condition.world.arguments()), folder)
+        if condition.world is not None:
+            if (folder / TRUTH_FILE).is_file():
+                _check_stored(folder, condition.world, seed)
+            else:
+                save_world(generate_world(seed=seed, **condition.world.arguments()), folder)
         found.setdefault(condition.key, []).append(_described(condition, folder, options))
         if progress is not None:
             progress(number, len(asked), f"world {condition.label}, seed {seed}")
     return found
+
+
+def _check_stored(folder: Path, world: WorldSettings, seed: int) -> None:
+    arguments = {"seed": seed, **world.arguments()}
+    items, interactions = check_world(**arguments)
+    asked = arguments | {"items": items, "interactions": interactions}
+    stored = load_dataset(folder).provenance.get("arguments", {})
+    if other := [
+        f"{name}: expected {value}, found {stored.get(name)}"
+        for name, value in asked.items()
+        if stored.get(name) != value
+    ]:
+        raise RunError(f"{folder} holds another world ({'; '.join(other)}): name another folder for the study")
 
 
 def _condition(condition: Condition, described: Sequence[_Described], rows: Sequence[StudyRow]) -> ConditionResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metammf.experiments.conditions_results import exact
 from metammf.report import comparison_figures as draw
 from metammf.report.comparison_page import told_test
 from metammf.report.comparison_table import settings_text
@@ -97,7 +98,7 @@ def findings(results: ConditionsResults) -> list[str]:
         found += [
             f"{axis.title.capitalize()}, {TABLE_TITLES[table].lower()}: {listed(told)}."
             for table in _TABLES
-            if (told := [_at(results, one, table, f"at {_value(one, axis):g}") for one in _on(results, axis)])
+            if (told := [_at(results, one, table, f"at {exact(_value(one, axis))}") for one in _on(results, axis)])
         ]
     for one in results.conditions:
         if one.world is None:
@@ -140,7 +141,7 @@ def _value(one: ConditionResult, axis: AxisResult) -> float:
 
 def _titles(results: ConditionsResults) -> dict[str, str]:
     """Name of a panel -> its title."""
-    titles = {axis.name: f"{axis.title.capitalize()} (default {axis.default:g})" for axis in results.axes}
+    titles = {axis.name: f"{axis.title.capitalize()} (default {exact(axis.default)})" for axis in results.axes}
     return titles | {_REAL: "Real data sets, and the default world"}
 
 
@@ -179,7 +180,7 @@ def _charts(results: ConditionsResults, width: Any) -> dict[str, Any]:
 
 def _place(one: ConditionResult, value: float, *, told: bool) -> str:
     diversity = of_values(one.diversity)
-    return f"{value:g}|{diversity.mean:.2f}" if told and diversity is not None else f"{value:g}"
+    return f"{exact(value)}|{diversity.mean:.2f}" if told and diversity is not None else exact(value)
 
 
 def _points(results: ConditionsResults, place: str, one: ConditionResult) -> list[dict[str, Any]]:
