@@ -12,7 +12,7 @@ from metammf.experiments.comparison_results import DataSummary, PairTest, SeedRe
 from metammf.experiments.conditions_results import AxisResult, ConditionResult, ConditionsResults
 from metammf.experiments.study_results import StudyRow
 from metammf.report.again import write_again
-from metammf.report.conditions_page import conditions_page, findings, write_conditions
+from metammf.report.conditions_page import conditions_latex, conditions_page, findings, write_conditions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,6 +103,7 @@ def test_a_panel_an_axis_and_one_of_the_real_sets() -> None:
     assert [point["place"] for point in points] == ["0|0.50", "1|0.50", "1|0.50", "4|0.50"]
     assert spans["encoding"]["x"]["sort"] == ["0|0.50", "1|0.50", "4|0.50"]
     assert [point["significant"] for point in points] == [False, True, True, True]
+    assert [point["agree"] for point in points] == ["2 of 2"] * 4
     singles = next(layer for layer in layers if layer["mark"].get("size") == 16)["data"]["values"]
     assert [dot["difference"] for dot in singles[:2]] == pytest.approx([0.05, 0.06])
     assert "line" in {layer["mark"]["type"] for layer in layers}
@@ -111,16 +112,39 @@ def test_a_panel_an_axis_and_one_of_the_real_sets() -> None:
 
 def test_findings_tell_each_axis_and_each_real_set() -> None:
     assert findings(RESULTS) == [
-        "All test items, NDCG@20: against its static twin, dynamic fusion is ahead in 2, behind in 1 and not to be told from it"
-        " in 1 of 4 conditions.",
+        "All test items, NDCG@20: against its static twin, dynamic fusion is ahead in 2 and not to be told from it in 2 of 4"
+        " conditions.",
         "Cold among all, NDCG@20: against its static twin, dynamic fusion is ahead in 1 of 1 conditions.",
-        "Mix sharpness, all test items: +0.0010 at 0 (p\u00a0=\u00a00.60, +20.0%), +0.0500 at 1 (p\u00a0=\u00a00.010, +20.0%) and"
-        " +0.0800 at 4 (p\u00a0<\u00a00.001, +20.0%).",
-        "Mix sharpness, cold among all: nothing to test at 0, +0.2000 at 1 (p\u00a0=\u00a00.010, +20.0%) and nothing to"
-        " test at 4.",
-        "the songs: −0.0200 on all test items (p\u00a0=\u00a00.030, +20.0%) and nothing to test on cold among all.",
+        "Mix sharpness, all test items: +0.0010 at 0 (p\u00a0=\u00a00.60, +20.0%, 2 of 2 agree), +0.0500 at 1"
+        " (p\u00a0=\u00a00.010, +20.0%, 2 of 2 agree) and +0.0800 at 4 (p\u00a0<\u00a00.001, +20.0%, 2 of 2 agree).",
+        "Mix sharpness, cold among all: nothing to test at 0, +0.2000 at 1 (p\u00a0=\u00a00.010, +20.0%, 2 of 2 agree) and"
+        " nothing to test at 4.",
+        "the songs: −0.0200 on all test items (p\u00a0=\u00a00.030, +20.0%, 0 of 2 agree) and nothing to test on cold among all.",
         "All test items, NDCG@20: against itself fed noise, dynamic fusion is ahead in 1 of 1 conditions.",
     ]
+
+
+def test_a_gain_whose_worlds_or_seeds_disagree_is_not_marked() -> None:
+    seeds = REAL.models["dynamic"].seeds
+    below = replace(seeds[0], test={"all": {"ndcg@20": 0.24}, "cold among all": {}})  # the static twin has .25
+    models = REAL.models | {"dynamic": replace(REAL.models["dynamic"], seeds=(below, seeds[1]))}
+    tests = (pair_of("default", 0.001, 0.05), pair_of("songs", 0.001, 0.025))
+    results = replace(RESULTS, conditions=(condition("default"), replace(REAL, models=models)), tests=tests)
+    gain = results.gain(results.conditions[1], "all")
+    assert gain is not None
+    assert gain.singles == pytest.approx((-0.01, 0.06))
+    assert (gain.agreeing, gain.all_agree) == (1, False)
+    assert findings(results)[0].endswith("ahead in 1 and not to be told from it in 1 of 2 conditions.")
+    latex = conditions_latex(results)
+    assert r"& \textbf{$+0.0500$} & 2 of 2 &" in latex
+    assert "& $+0.0250$ & 1 of 2 &" in latex
+    page = conditions_page(results)
+    assert '<span class="verdict-ahead">+0.0500</span> <span class="pm">(+0.0400 to +0.0600; 2 of 2)</span>' in page
+    assert '<span class="verdict-level">+0.0250</span> <span class="pm">(+0.0150 to +0.0350; 1 of 2)</span>' in page
+    specs, _ = specs_and_places(page)
+    spans = next(one for one in specs["real"]["layer"] if one["mark"]["type"] == "rule" and "y2" in one["encoding"])
+    points = (spans.get("data") or specs["real"]["data"])["values"]
+    assert [(point["significant"], point["agree"]) for point in points] == [(False, "1 of 2"), (True, "2 of 2")]
 
 
 def test_a_condition_without_placebo_and_one_that_failed() -> None:
@@ -144,8 +168,9 @@ def test_all_is_written_and_made_again(tmp_path: Path) -> None:
     assert [float(rows[1][name]) for name in told] == pytest.approx([0.08, 0.5, 0.25, 13])
     assert rows[1]["ndcg@20 all gain of each world or seed"] == "+0.0500 +0.0600"
     assert rows[1]["ndcg@20 cold among all over static gain"] == ""
+    assert [line["ndcg@20 all over static agree"] for line in rows] == ["2 of 2", "2 of 2", "2 of 2", "0 of 2"]
     latex = (tmp_path / "table.tex").read_text(encoding="utf-8")
-    assert r"the sharp & .3050 & .2500 & \textbf{$+0.0800$} & .3050 & .2500 & --" in latex
+    assert r"the sharp & .3050 & .2500 & \textbf{$+0.0800$} & 2 of 2 & .3050 & .2500 & -- & -- \\" in latex
     text = page.read_text(encoding="utf-8")
     assert "&#39;&lt;b&gt;&#39;" in text
     page.unlink()

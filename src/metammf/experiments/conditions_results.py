@@ -85,6 +85,29 @@ class ConditionResult:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """What the dynamic fusion is ahead of another in one condition, by one metric in one table.
+
+    Args:
+        test: Over users, who share the models of their world: it does not know what a world or a seed decides.
+        singles: What it is ahead in each world, or with each seed on a real data set.
+    """
+
+    test: PairTest
+    singles: tuple[float, ...]
+
+    @property
+    def agreeing(self) -> int:
+        """Worlds or seeds whose own gain has the sign of the whole."""
+        return sum(one * self.test.difference > 0 for one in self.singles)
+
+    @property
+    def all_agree(self) -> bool:
+        """Whether that holds for every one of them."""
+        return self.agreeing == len(self.singles)
+
+
+@dataclass(frozen=True)
 class ConditionsResults:
     """All of it.
 
@@ -127,6 +150,11 @@ class ConditionsResults:
             return None
         asked = (metric or self.metric, table, condition.models["dynamic"].key, condition.models[over].key)
         return next((one for one in self.tests if (one.metric, one.table, one.a, one.b) == asked), None)
+
+    def gain(self, condition: ConditionResult, table: str, over: str = "static", metric: str = "") -> Gain | None:
+        """Return that test, and beside it what each world or seed says; None where there is no test."""
+        test = self.test(condition, table, over, metric)
+        return None if test is None else Gain(test, tuple(condition.gains(test.metric, table, over)))
 
     def write(self, path: Path | str) -> None:
         """Write it as JSON, atomically."""

@@ -197,10 +197,10 @@ def gains_chart(
     joined: bool,
     width: Width = "container",
 ) -> Any:
-    """Show paired differences over places, with their 95% intervals; a filled dot where a test tells the pair apart.
+    """Show paired differences over places, with their 95% intervals; a filled dot where the pair is told apart.
 
     Args:
-        rows: ``place, series, difference, low, high, significant, p, percent``.
+        rows: ``place, series, difference, low, high, significant, p, percent, agree``.
         dots: ``place, series, difference``, of each world or seed: small marks beside the mean.
         order: Places, from left to right; what stands after a bar in one goes below.
         series: All of them with their colours, in the order of the legend.
@@ -231,6 +231,7 @@ def gains_chart(
         alt.Tooltip("low:Q", title="95% from", format="+.4f"),
         alt.Tooltip("high:Q", title="to", format="+.4f"),
         alt.Tooltip("p:Q", title="p, corrected", format=".2g"),
+        alt.Tooltip("agree:N", title="single marks that agree in sign"),
     ]
     zero = alt.Chart(data_of([{"zero": 0}])).mark_rule(color="#777", strokeDash=[4, 3]).encode(alt.Y("zero:Q"))
     means = [row | {"slot": row["series"]} for row in rows]

@@ -14,13 +14,13 @@ from metammf.report.palette import TABLES
 from metammf.report.shell import render
 from metammf.report.study_page import PAGE, TABLE_CSV, TABLE_LATEX, write_files
 from metammf.report.tables import TABLE_TITLES, Cell, csv_text, escaped, latex_text, of_metric, of_values
-from metammf.report.words import LEVEL, listed, metric_name, number, p_value, signed
+from metammf.report.words import listed, metric_name, number, p_value, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from metammf.experiments.comparison_results import DataSummary
-    from metammf.experiments.conditions_results import AxisResult, ConditionResult, ConditionsResults
+    from metammf.experiments.conditions_results import AxisResult, ConditionResult, ConditionsResults, Gain
 
 _FIGURE_WIDTH = 430
 _TABLES = ("all", "cold among all")
@@ -110,23 +110,35 @@ def findings(results: ConditionsResults) -> list[str]:
 
 
 def _counted(results: ConditionsResults, table: str, over: str = "static") -> str:
-    tests = [test for one in results.conditions if (test := results.test(one, table, over)) is not None]
-    if not tests:
+    gains = [gain for one in results.conditions if (gain := results.gain(one, table, over)) is not None]
+    if not gains:
         return ""
-    verdicts = [told_test(test)["verdict"] for test in tests]
+    verdicts = [_told(gain)["verdict"] for gain in gains]
     says = {"ahead": "ahead", "behind": "behind", "level": "not to be told from it"}
     parts = [f"{phrase} in {verdicts.count(kind)}" for kind, phrase in says.items() if kind in verdicts]
     other = "its static twin" if over == "static" else "itself fed noise"
     metric = metric_name(results.metric)
-    return f"{TABLE_TITLES[table]}, {metric}: against {other}, dynamic fusion is {listed(parts)} of {len(tests)} conditions."
+    return f"{TABLE_TITLES[table]}, {metric}: against {other}, dynamic fusion is {listed(parts)} of {len(gains)} conditions."
 
 
 def _at(results: ConditionsResults, one: ConditionResult, table: str, where: str) -> str:
-    test = results.test(one, table)
-    if test is None:
+    gain = results.gain(one, table)
+    if gain is None:
         return f"nothing to test {where}"
+    test = gain.test
     percent = "" if test.improvement_percent is None else f", {test.improvement_percent:+.1f}%".replace("-", "−")
-    return f"{signed(test.difference)} {where} ({p_value(test.p_holm)}{percent})"
+    return f"{signed(test.difference)} {where} ({p_value(test.p_holm)}{percent}, {_agreement(gain)} agree)"
+
+
+def _agreement(gain: Gain) -> str:
+    """Worlds or seeds that agree in sign with the whole: ``2 of 3``."""
+    return f"{gain.agreeing} of {len(gain.singles)}"
+
+
+def _told(gain: Gain) -> dict[str, Any]:
+    """A gain as a table shows it; a verdict other than ``level`` takes the corrected test and all worlds or seeds."""
+    told = told_test(gain.test)
+    return told | {"verdict": told["verdict"] if gain.all_agree else "level", "agree": _agreement(gain)}
 
 
 def _on(results: ConditionsResults, axis: AxisResult) -> list[ConditionResult]:
@@ -188,15 +200,16 @@ def _points(results: ConditionsResults, place: str, one: ConditionResult) -> lis
         {
             "place": place,
             "series": TABLE_TITLES[table],
-            "difference": test.difference,
-            "low": test.low,
-            "high": test.high,
-            "significant": test.p_holm < LEVEL,
-            "p": test.p_holm,
-            "percent": test.improvement_percent,
+            "difference": gain.test.difference,
+            "low": gain.test.low,
+            "high": gain.test.high,
+            "significant": _told(gain)["verdict"] != "level",
+            "p": gain.test.p_holm,
+            "percent": gain.test.improvement_percent,
+            "agree": _agreement(gain),
         }
         for table in _TABLES
-        if (test := results.test(one, table)) is not None
+        if (gain := results.gain(one, table)) is not None
     ]
 
 
@@ -247,15 +260,9 @@ def _cell(one: ConditionResult, role: str, metric: str, table: str) -> Cell | No
 def _line(one: ConditionResult, results: ConditionsResults, metric: str) -> dict[str, Any]:
     groups = []
     for table in _TABLES:
-        static, noise = (results.test(one, table, over, metric) for over in ("static", "noise"))
-        groups.append(
-            {
-                "cells": [_cell(one, role, metric, table) for role in _ROLES],
-                "static": None if static is None else told_test(static),
-                "noise": None if noise is None else told_test(noise),
-                "worlds": one.gains(metric, table),
-            }
-        )
+        gains = {over: results.gain(one, table, over, metric) for over in _ROLES[1:]}
+        cells = {"cells": [_cell(one, role, metric, table) for role in _ROLES]}
+        groups.append(cells | {over: None if gain is None else _told(gain) for over, gain in gains.items()})
     return {"condition": one, "told": {name: measure(one) for name, measure in _TOLD.items()}, "groups": groups}
 
 
@@ -268,6 +275,10 @@ def _recipes(results: ConditionsResults) -> list[tuple[str, str, str]]:
     return found
 
 
+_GAIN_HEADS = ("gain", "low", "high", "percent", "p holm", "agree")
+"""Of a gain over another; ``agree`` counts the worlds or seeds that agree in sign."""
+
+
 def conditions_csv(results: ConditionsResults) -> str:
     """The table as CSV: a row a condition."""
     heads = ["condition", "axis", "value", "data", "split", *_TOLD, "recipe"]
@@ -275,9 +286,7 @@ def conditions_csv(results: ConditionsResults) -> str:
         for table in _TABLES:
             heads += [f"{metric} {table} {role} {what}" for role in _ROLES for what in ("mean", "std")]
             for over in _ROLES[1:]:
-                heads += [
-                    f"{metric} {table} over {over} {what}" for what in ("gain", "low", "high", "percent", "p holm")
-                ]
+                heads += [f"{metric} {table} over {over} {what}" for what in _GAIN_HEADS]
             heads.append(f"{metric} {table} gain of each world or seed")
     return csv_text(heads, [_csv_row(one, results) for one in results.conditions])
 
@@ -292,29 +301,35 @@ def _csv_row(one: ConditionResult, results: ConditionsResults) -> list[Any]:
                 cell = _cell(one, role, metric, table)
                 row += [None, None] if cell is None else [cell.mean, cell.std]
             for over in _ROLES[1:]:
-                test = results.test(one, table, over, metric)
-                row += (
-                    [None] * 5
-                    if test is None
-                    else [test.difference, test.low, test.high, test.improvement_percent, test.p_holm]
-                )
+                row += _gain_cells(results.gain(one, table, over, metric))
             row.append(" ".join(f"{gain:+.4f}" for gain in one.gains(metric, table)))
     return row
 
 
+def _gain_cells(gain: Gain | None) -> list[Any]:
+    if gain is None:
+        return [None] * len(_GAIN_HEADS)
+    test = gain.test
+    return [test.difference, test.low, test.high, test.improvement_percent, test.p_holm, _agreement(gain)]
+
+
 def conditions_latex(results: ConditionsResults) -> str:
-    """The table as LaTeX, with booktabs; a gain is bold where a test tells it from nothing."""
+    """The table as LaTeX, with booktabs; a gain is bold where a test tells it from nothing and all worlds or seeds agree."""
     body = []
     for one in results.conditions:
         cells = [escaped(one.label)]
         for table in _TABLES:
             means = [_cell(one, role, results.metric, table) for role in ("dynamic", "static")]
             cells += ["--" if cell is None else number(cell.mean).removeprefix("0") for cell in means]
-            test = results.test(one, table)
-            gain = "--" if test is None else f"${test.difference:+.4f}$"
-            cells.append(rf"\textbf{{{gain}}}" if test is not None and test.p_holm < LEVEL else gain)
+            gain = results.gain(one, table)
+            if gain is None:
+                cells += ["--", "--"]
+                continue
+            difference = f"${gain.test.difference:+.4f}$"
+            marked = _told(gain)["verdict"] != "level"
+            cells += [rf"\textbf{{{difference}}}" if marked else difference, _agreement(gain)]
         body.append(cells)
-    groups = [(TABLE_TITLES[table], 3) for table in _TABLES]
-    columns = ["Condition", *("Dynamic", "Static", "Gain") * len(_TABLES)]
+    groups = [(TABLE_TITLES[table], 4) for table in _TABLES]
+    columns = ["Condition", *("Dynamic", "Static", "Gain", "Agree") * len(_TABLES)]
     note = f"{results.title}: {metric_name(results.metric)}, {len(results.seed_numbers)} worlds or seeds each\n{results.command}"
     return latex_text(groups, columns, body, note, set())
