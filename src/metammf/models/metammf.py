@@ -80,7 +80,8 @@ class MetaMMFConfig(ModelConfig):
     simulated_cold: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
     """Share of the items that a training step leaves without edges and ids, as if they were new."""
     simulated_cold_users: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
-    """Share of the users that get the "unknown" id row at a training step, as if they came new with what they watched."""
+    """Share of the users that get the "unknown" id row at a training step, as if they came new with what they watched. Their
+    edges stay in the graph, so that items still hear that row from them, while a true newcomer sends nothing."""
     hide_targets: bool = False
     """Leave a step's positives out of the graph, and of the histories, that predict them."""
     edge_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
