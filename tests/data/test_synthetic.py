@@ -118,6 +118,14 @@ def test_diversity_is_what_an_item_tells_of_its_modality(world):
     assert replace(truth, modality_weights=pairs).mix_diversity == pytest.approx(1 - np.log(2) / np.log(3))
 
 
+def test_the_deviation_of_the_utility_is_that_of_all_pairs(world):
+    users, items = np.indices((600, 1_500)).reshape(2, -1)
+    assert world.truth.utility_deviation == pytest.approx(world.truth.utility(users, items).std(), rel=1e-4)
+    # Contents that are averaged part less: with the mixes the spread grows.
+    spreads = [sharpened(power).truth.utility_deviation for power in (0, 0.25, 1, 20)]
+    assert spreads == sorted(spreads)
+
+
 def test_with_one_mix_for_all_the_style_says_nothing_of_what_is_shown():
     from metammf.data.synthetic_content import draw_clips
 

@@ -51,7 +51,9 @@ def test_a_world_a_seed_and_models_on_each(study: tuple[Path, ConditionsResults]
     default, shared, real = found.conditions
     assert (default.axis, shared.axis, shared.value, real.world) == (None, "diversity", 0.0, None)
     assert [len(one.data) for one in found.conditions] == [2, 2, 1]
-    assert real.diversity == ()
+    assert real.diversity == real.spread == ()
+    truths = [load_truth(out / "worlds" / f"default-{seed}") for seed in (0, 1)]
+    assert default.spread == tuple(8 * truth.utility_deviation for truth in truths)
     assert real.data[0].name == load_dataset(folder).name
     assert default.diversity == tuple(load_truth(out / "worlds" / f"default-{seed}").mix_diversity for seed in (0, 1))
     assert max(shared.diversity) < 0.1 < min(default.diversity)
@@ -163,6 +165,10 @@ def test_what_is_written_reads_back(study: tuple[Path, ConditionsResults], tmp_p
     (tmp_path / STUDY_FILE).write_text(json.dumps(values | {"axes": 3}), encoding="utf-8")
     with pytest.raises(FileFormatError, match="axes"):
         ConditionsResults.read(tmp_path / STUDY_FILE)
+    for one in values["conditions"]:
+        del one["spread"]  # a file of before that was told
+    (tmp_path / STUDY_FILE).write_text(json.dumps(values), encoding="utf-8")
+    assert [one.spread for one in ConditionsResults.read(tmp_path / STUDY_FILE).conditions] == [(), (), ()]
 
 
 def test_what_does_not_fit_is_told_before_anything_is_written(tmp_path: Path) -> None:

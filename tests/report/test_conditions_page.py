@@ -51,7 +51,13 @@ def row(key: str, role: str) -> StudyRow:
 
 def condition(key: str, axis: str | None = None, value: float | None = None, **more: Any) -> ConditionResult:
     models = {role: row(key, role) for role in LEVELS}
-    base: dict[str, Any] = {"world": {"users": 10}, "diversity": (0.4, 0.6), "data": (DATA, DATA), "models": models}
+    base: dict[str, Any] = {
+        "world": {"users": 10},
+        "diversity": (0.4, 0.6),
+        "spread": (6.0, 7.0),
+        "data": (DATA, DATA),
+        "models": models,
+    }
     base |= {"label": f"the {key}", "split": "published"} | more
     return ConditionResult(key=key, axis=axis, value=value, **base)
 
@@ -63,7 +69,7 @@ def pair_of(key: str, p: float, difference: float, table: str = "all", over: str
     )
 
 
-REAL = condition("songs", world=None, diversity=(), data=(replace(DATA, name="Songs"),))
+REAL = condition("songs", world=None, diversity=(), spread=(), data=(replace(DATA, name="Songs"),))
 RESULTS = ConditionsResults(
     name="conditions",
     title="Where dynamic fusion pays",
@@ -164,8 +170,10 @@ def test_all_is_written_and_made_again(tmp_path: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert [line["condition"] for line in rows] == ["the default", "the sharp", "the none", "the songs"]
     assert (rows[0]["data"], rows[-1]["data"]) == ("generated", "Songs")
-    told = ("ndcg@20 all over static gain", "mix diversity", "cold test share", "interactions per user")
-    assert [float(rows[1][name]) for name in told] == pytest.approx([0.08, 0.5, 0.25, 13])
+    told = ("ndcg@20 all over static gain", "mix diversity", "spread", "cold test share")
+    assert [float(rows[1][name]) for name in told] == pytest.approx([0.08, 0.5, 6.5, 0.25])
+    assert float(rows[1]["interactions per user"]) == pytest.approx(13)
+    assert rows[-1]["spread"] == ""
     assert rows[1]["ndcg@20 all gain of each world or seed"] == "+0.0500 +0.0600"
     assert rows[1]["ndcg@20 cold among all over static gain"] == ""
     assert [line["ndcg@20 all over static agree"] for line in rows] == ["2 of 2", "2 of 2", "2 of 2", "0 of 2"]

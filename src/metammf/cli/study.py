@@ -48,7 +48,7 @@ def study(
     name
         overall, fusion (static against dynamic), depth (of the fusion), rank (CP against dense), modalities (subsets), map (of
         the fused vectors), width (meta channels), placebo (features shuffled, noise, dropped) or conditions (static against
-        dynamic on generated worlds, one thing varied at a time).
+        dynamic on generated worlds, one setting varied at a time).
     data
         A data set's folder in our layout. Of conditions: real data sets beside the worlds, none or several, each as
         DIR[,RECIPE][,KEY=VALUE...].

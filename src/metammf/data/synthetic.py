@@ -71,6 +71,18 @@ class Truth:
         return np.einsum("nmd,nmd->n", self.user_tastes[users], appeal)
 
     @property
+    def utility_deviation(self) -> float:
+        """The standard deviation of the utility over all pairs of a user and a clip; no pair is formed."""
+        tastes = self.user_tastes.astype(np.float64).reshape(len(self.user_tastes), -1)  # (U, M D)
+        appeal = (
+            (self.modality_weights[:, :, None] * self.item_latents)
+            .astype(np.float64)
+            .reshape(len(self.item_latents), -1)
+        )
+        square = ((tastes.T @ tastes / len(tastes)) * (appeal.T @ appeal / len(appeal))).sum()
+        return math.sqrt(max(0.0, float(square - (tastes.mean(axis=0) @ appeal.mean(axis=0)) ** 2)))
+
+    @property
     def mix_diversity(self) -> float:
         """How much clips differ in which modality matters, from 0 (all share one mix) to 1 (each is about one, all as often).
 

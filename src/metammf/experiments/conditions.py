@@ -1,6 +1,6 @@
 """Where dynamic fusion pays: the conditions that are looked at. Settings alone; nothing is run here.
 
-A condition is a kind of generated world, or a real data set. Worlds vary one thing at a time around a default, which lies on
+A condition is a kind of generated world, or a real data set. Worlds vary one setting at a time around a default, which lies on
 every axis: how much content decides what is watched, how much clips differ in which modality matters, how many interactions
 a user has, and how many clips are cold. In each condition the dynamic fusion meets its static twin, the same network less its
 dynamic part, and itself fed noise. `metammf.experiments.conditions_run` trains and measures them.

@@ -60,6 +60,8 @@ class ConditionResult:
         split: How that was split.
         diversity: How much items truly differ in which modality matters, from 0 to 1, of each world; empty where nobody knows.
         models: Role (``dynamic``, ``static``, and ``noise`` where it was asked for) -> what was found; its seeds are one a world.
+        spread: How far content parts choices: the standard deviation, over all pairs of a user and an item, of the content
+            strength times the utility, against noise of the scale 1; of each world, empty where nobody knows.
     """
 
     __pydantic_config__ = _STRICT
@@ -73,6 +75,7 @@ class ConditionResult:
     split: str
     diversity: tuple[float, ...]
     models: Mapping[str, StudyRow]
+    spread: tuple[float, ...] = ()
 
     def gains(self, metric: str, table: str = "all", over: str = "static") -> list[float]:
         """Return what the dynamic fusion is ahead, a world or seed each; none where the table has no interactions."""

@@ -107,14 +107,19 @@ class _Described:
     data: DataSummary
     split: str
     diversity: float | None = None
+    spread: float | None = None
 
 
 def _described(condition: Condition, folder: Path, options: StudyOptions) -> _Described:
     config = config_of(condition.variants["dynamic"], options.settings, options.seed).config
     dataset = load_dataset(folder)
     split = config.split.apply(dataset)
-    diversity = None if condition.world is None else load_truth(folder).mix_diversity
-    return _Described(data_summary(dataset, split), split.method, diversity)
+    summary = data_summary(dataset, split)
+    if condition.world is None:
+        return _Described(summary, split.method)
+    truth = load_truth(folder)
+    spread = condition.world.content_strength * truth.utility_deviation
+    return _Described(summary, split.method, truth.mix_diversity, spread)
 
 
 def _world_folder(out: Path, condition: Condition, seed: int) -> Path:
@@ -185,6 +190,7 @@ def _condition(condition: Condition, described: Sequence[_Described], rows: Sequ
         split=described[0].split,
         diversity=tuple(one.diversity for one in described if one.diversity is not None),
         models={role: by_key[variant.key] for role, variant in condition.variants.items()},
+        spread=tuple(one.spread for one in described if one.spread is not None),
     )
 
 

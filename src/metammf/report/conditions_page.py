@@ -249,6 +249,7 @@ _TOLD: Mapping[str, Callable[[ConditionResult], float | None]] = {
     "cold items share": _average(lambda data: data.num_cold_items / data.num_items),
     "cold test share": _average(lambda data: data.num_cold_test / data.parts["test"]),
     "mix diversity": lambda one: _mean(of_values(one.diversity)),
+    "spread": lambda one: _mean(of_values(one.spread)),
 }
 """What describes a condition's data, as numbers."""
 
