@@ -263,6 +263,21 @@ def test_the_scorer_that_chooses_the_epoch() -> None:
     assert isinstance(validation_scorer(model, development.train, development.history), HistoryOverlay)
 
 
+@pytest.mark.parametrize("name", ["graphsage", "metammf-gat"])
+def test_dropout_has_no_say_in_which_epoch_is_chosen(name: str) -> None:
+    """Cold users are encoded while validation ranks: what was seen of the chosen weights is what they are worth."""
+    split = with_cold_users(SPLIT)
+    config = CONFIGS[name].model_copy(update={"hidden_dropout": 0.5, "final_dropout": 0.5})
+    training = TrainingConfig(epochs=4, patience=4, batch_size=240, learning_rate=0.05, metric="ndcg@10")
+    torch.rand(5)  # what others draw has no say either
+    first, second = (fit(config, split.development, training=training, seed=3) for _ in range(2))
+    assert [record.metrics for record in first.history] == [record.metrics for record in second.history]
+    states = first.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    seen = max(record.metrics["ndcg@10"] for record in first.history)
+    assert seen == evaluate(first, split, part="validation").metrics["ndcg@10"]
+
+
 def test_what_tells_nothing_falls_out_of_a_given_history(fitted: dict[str, Recommender]) -> None:
     """An id without a train interaction is noise, in a history as in a ranking."""
     users, items = [0, 0, 1], [3, 16, 17]  # 16 and 17 are cold

@@ -247,17 +247,18 @@ class Model(nn.Module, ABC):
     @torch.no_grad()
     def vectors(self) -> tuple[Float[Tensor, "num_users dim"], Float[Tensor, "num_items dim"]]:
         """Return the vectors of all users and items, in evaluation mode."""
-        with self._evaluating() as device:
+        with self.evaluating() as device:
             return self(torch.arange(self.num_users, device=device), torch.arange(self.num_items, device=device))
 
     @torch.no_grad()
     def all_offsets(self) -> Float[Tensor, " num_items"] | None:
         """Return the offsets of all items, in evaluation mode."""
-        with self._evaluating() as device:
+        with self.evaluating() as device:
             return self.item_offsets(torch.arange(self.num_items, device=device))
 
     @contextmanager
-    def _evaluating(self) -> Iterator[torch.device]:
+    def evaluating(self) -> Iterator[torch.device]:
+        """Keep the model in evaluation mode, and give its device; afterwards it is in the mode that it was in."""
         training = self.training
         self.eval()
         try:

@@ -162,7 +162,7 @@ class MGCN(ItemGraphModel):
         graph = self.backbone.graph
         assert graph is not None  # LightGCN has one
         scale = graph.item_degrees.clamp(min=1).rsqrt()
-        with self._evaluating(), torch.no_grad():
+        with self.evaluating(), torch.no_grad():
             for place, view in enumerate(self._content_views()):
                 memory[f"content_{place}"] = scale * view[self.num_users :]
         return memory | {"present": self.members().float()}

@@ -281,7 +281,7 @@ class NodeModel(Model):
 
     def item_memory(self) -> dict[str, Tensor]:
         """Return what users' neighbours send them at each depth; see `HistoryModel`."""
-        with self._evaluating() as device, torch.no_grad():
+        with self.evaluating() as device, torch.no_grad():
             items = self.in_chunks(self.item_inputs, self.all_items(device))
             return numbered(self.backbone.item_layers(self.user_inputs(), items))
 

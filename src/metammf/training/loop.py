@@ -297,9 +297,10 @@ class Trainer:
         due = epoch % self.config.evaluate_every == 0 or self._ends_at(epoch, step)
         if not due or not len(self.looked_at):
             return {}
-        scorer = validation_scorer(self.model, self.development.train, self.development.history)
         ks = sorted({10, 20, int(self.config.metric.partition("@")[2])})
-        return validation_metrics(scorer, self.looked_at, self.left_out, ks, ranker=self.parallel.rank_users)
+        with self.model.evaluating():  # while it ranks, too: users who come with a history are encoded then
+            scorer = validation_scorer(self.model, self.development.train, self.development.history)
+            return validation_metrics(scorer, self.looked_at, self.left_out, ks, ranker=self.parallel.rank_users)
 
     def _note_best(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         if not metrics or not self.selects:
