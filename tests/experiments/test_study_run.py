@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ import pytest
 from filelock import FileLock
 
 from metammf.data.synthetic import generate_world, save_world
-from metammf.errors import ConfigError, DataError, FileFormatError, RunError
+from metammf.errors import ConfigError, DataError, FileFormatError, RunError, WriteError
+from metammf.experiments import study_jobs
 from metammf.experiments.studies import Ask, Plan, Variant, make_plan
 from metammf.experiments.study_jobs import MARKER, STUDY_FILE, StudyOptions
 from metammf.experiments.study_results import StudyResults
@@ -149,6 +151,46 @@ def test_a_variant_that_fails_says_so_and_the_others_go_on(folder: Path, tmp_pat
     assert found.rows[1].seeds == ()
     assert found.rows[0].failed is None
     assert {(test.a, test.b) for test in found.tests} == {("dynamic", "popularity")}
+
+
+def out_of_room(*_: Any, **__: Any) -> None:
+    raise WriteError("evaluation.parquet", "No space left on device")
+
+
+def out_of_memory(*_: Any, **__: Any) -> None:
+    raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+@pytest.mark.parametrize("at", ["train_run", "evaluated_once", "num_parameters"])
+def test_a_variant_that_needs_more_memory_than_there_is_says_so(
+    at: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_jobs, at, out_of_memory)
+    found = run_study(pair(POPULAR), folder, tmp_path / "study", ONE_PLAIN)
+    assert found.rows[0].failed == "out of memory: can't allocate memory: you tried to allocate 9 bytes"
+
+
+def test_a_disk_that_is_full_says_nothing_of_a_variant(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_jobs, "evaluated_once", out_of_room)
+    with pytest.raises(WriteError, match="No space left"):
+        run_study(pair(POPULAR), folder, tmp_path / "study", ONE_PLAIN)
+
+
+def test_data_that_are_gone_say_nothing_of_a_variant(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(folder, tmp_path / "data")
+    train_run = study_jobs.train_run
+
+    def gone(*asked: Any, **options: Any) -> Any:
+        shutil.rmtree(data)
+        return train_run(*asked, **options)
+
+    monkeypatch.setattr(study_jobs, "train_run", gone)
+    with pytest.raises(DataError, match="data"):
+        run_study(pair(POPULAR), data, tmp_path / "study", ONE_PLAIN)
 
 
 @pytest.mark.slow

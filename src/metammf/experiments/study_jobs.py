@@ -17,11 +17,12 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from metammf.errors import ConfigError, DataError, RunError, TrainingError
+from metammf.errors import ConfigError, RunError
 from metammf.experiments.clusters import cluster_quality
 from metammf.experiments.comparison_results import Trial
 from metammf.experiments.config import merge
 from metammf.experiments.evaluating import evaluated_once
+from metammf.experiments.failures import why_failed
 from metammf.experiments.finals import seed_result
 from metammf.experiments.jobs import run_all
 from metammf.experiments.measuring import content_of_run, fused_vectors, fusion_of, num_parameters
@@ -328,7 +329,13 @@ def _row(variant: Variant, trials: list[Trial], chosen: dict[str, Any], found: l
 
 
 def do_job(job: StudyJob) -> StudyOutcome:
-    """Train where that is not done yet, look at validation, and of a final run at the test part."""
+    """Train where that is not done yet, look at validation, and of a final run at the test part.
+
+    Raises:
+        DataError: the data set can no longer be read, which says nothing of the variant.
+        RunError: the run's folder is of another run, in use, or cannot be written.
+        WriteError: the disk is full, for one.
+    """
     options = job.options
     try:
         run = train_run(
@@ -352,8 +359,10 @@ def do_job(job: StudyJob) -> StudyOutcome:
         vectors = fused_vectors(fusion, content_of_run(run), items)
         layout = embed_2d(vectors) if job.layout else None
         return replace(outcome, clusters=cluster_quality(vectors, own), layout=layout)
-    except (ConfigError, DataError, TrainingError) as error:
-        return StudyOutcome(job, failed=str(error))
+    except Exception as error:
+        if (reason := why_failed(error, job.data)) is None:
+            raise
+        return StudyOutcome(job, failed=reason)
 
 
 def died(job: StudyJob, death: Death) -> StudyOutcome:

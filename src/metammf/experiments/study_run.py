@@ -49,8 +49,8 @@ def run_study(
 ) -> StudyResults:
     """Run what is missing of a study, write study.json into its folder and return what that holds.
 
-    All settings are checked before anything is trained. A variant that then fails, or whose process dies, is a row that says
-    why; the others go on, and the same call tries it again.
+    All settings are checked before anything is trained. A variant that then fails, for want of memory for one, or whose process
+    dies, is a row that says why; the others go on, and the same call tries it again.
 
     Args:
         plan: What is compared.
@@ -64,6 +64,7 @@ def run_study(
         ConfigError: a setting does not exist, or does not fit.
         DataError: the data cannot be read or split, or `out` is somebody else's.
         RunError: `out` is in use or holds another study, or a process was told to end.
+        WriteError: the disk is full, for one.
     """
     options, out, data = options or StudyOptions(), Path(out), Path(data)
     configs = [

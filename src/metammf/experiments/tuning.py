@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metammf.data.folder import load_dataset
-from metammf.errors import ConfigError, DataError, RunError, TrainingError, WriteError, out_of_memory
+from metammf.errors import RunError
 from metammf.experiments.comparison_results import Spread, Trial
 from metammf.experiments.config import Merged
 from metammf.experiments.evaluating import evaluate_run
+from metammf.experiments.failures import why_failed
 from metammf.experiments.proposing import Pruner, propose
 from metammf.experiments.run import Run, RunOptions, train_run
 from metammf.experiments.search_space import with_settings
@@ -99,15 +99,8 @@ def run_trial(job: TrialJob) -> Trial:
     except _OverError as over:
         value = max((value for _, value in account.curve), default=None)
         return line(over.state, value, _NOT_LOOKED_AT if value is None else None)
-    except WriteError:
-        raise
-    except (ConfigError, DataError, TrainingError) as error:
-        load_dataset(
-            job.data
-        )  # where the data are gone, that says nothing of the settings: their error ends the comparison
-        return line("failed", None, str(error))
-    except (MemoryError, RuntimeError) as error:
-        if (reason := out_of_memory(error)) is None:
+    except Exception as error:
+        if (reason := why_failed(error, job.data)) is None:
             raise
         return line("failed", None, reason)
 
