@@ -346,6 +346,22 @@ def test_nothing_there(tmp_path: Path) -> None:
 FILES = ["recommender.json", "tensors.safetensors", "users.parquet", "items.parquet"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 9 GiB"), RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: 9 bytes")],
+)
+def test_memory_that_is_not_there_is_no_damage(
+    recommender: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def greedy(*_: Any) -> None:
+        raise error
+
+    recommender.save(tmp_path / "r")
+    monkeypatch.setattr("metammf.recommender_files._assemble", greedy)
+    with pytest.raises(type(error), match="llocate"):
+        Recommender.load(tmp_path / "r")
+
+
 @pytest.mark.parametrize("keep", [0, 0.5, -1])
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_cut_short(recommender: Recommender, tmp_path: Path, name: str, keep: float) -> None:

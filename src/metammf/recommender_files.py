@@ -27,7 +27,7 @@ from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
 from metammf.data.readers import tables
 from metammf.data.splitting import Development
-from metammf.errors import MetaMMFError, RunError, WriteError
+from metammf.errors import MetaMMFError, RunError, WriteError, out_of_memory
 from metammf.files import atomic_folder, read_json, sha256, write_json
 from metammf.models.base import Inputs, Model, Scorer
 from metammf.models.registry import model_config, model_type
@@ -106,6 +106,7 @@ def read_recommender(kind: type[Recommender], folder: Path | str) -> Recommender
 
     Raises:
         RunError: there is nothing of the kind, or it is damaged.
+        MemoryError, RuntimeError: there is not enough memory for it.
     """
     folder = _found(folder)
     about = check_files(folder)
@@ -130,6 +131,8 @@ def read_recommender(kind: type[Recommender], folder: Path | str) -> Recommender
         pl.exceptions.PolarsError,
         MetaMMFError,
     ) as error:
+        if out_of_memory(error) is not None:
+            raise
         raise RunError(f"{folder}: the recommender is damaged ({error}); {_MEND}") from error
 
 

@@ -385,6 +385,16 @@ def test_a_final_run_that_cannot_be_trained_leaves_the_model_out(folder, tmp_pat
     assert results.left_out[0].reason.startswith("seed 1: the loss is not finite at epoch 1")
 
 
+@pytest.mark.parametrize("at", ["train_run", "evaluate_run", "evaluated_once", "num_parameters"])
+def test_a_final_run_that_needs_more_memory_than_there_is_leaves_the_model_out(folder, tmp_path, monkeypatch, at):
+    def greedy(*_, **__):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(finals, at, greedy)
+    results = run_comparison(plan(folder, models=("popularity",)), tmp_path / "out")
+    assert results.left_out[0].reason.startswith("seed 1: out of memory: Unable to allocate 9 GiB")
+
+
 @pytest.mark.slow
 def test_processes_that_die_end_no_comparison(folder, tmp_path, fragile):
     """One model dies in its second trial; another, which has but one, in its final run."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from metammf.errors import RunError, TrainingError, out_of_memory
+from metammf.errors import RunError
 from metammf.experiments.comparison_results import SeedResult
 from metammf.experiments.config import Merged
 from metammf.experiments.evaluating import evaluate_run, evaluated_once
+from metammf.experiments.failures import why_failed
 from metammf.experiments.measuring import num_parameters
 from metammf.experiments.run import Run, RunOptions, train_run
 from metammf.experiments.tuning import CHECKPOINT_SECONDS, epoch_cost
@@ -79,21 +80,20 @@ def run_final(job: FinalJob) -> Final | NoFinal:
     """Train, from where it was if it has begun before, look at validation and once at the test part, and keep what was found.
 
     Raises:
-        MetaMMFError: the folder is of another run, in use, or cannot be written, or the data cannot be read.
+        DataError: the data set can no longer be read, which says nothing of the model.
+        RunError: the folder is of another run, in use, or cannot be written.
+        WriteError: the disk is full, for one.
     """
     options = RunOptions(device=job.device, resume=True, checkpoint_seconds=CHECKPOINT_SECONDS)
     try:
         run = train_run(Merged(job.config, {}), job.data, job.out, options)
-    except TrainingError as error:
-        return NoFinal(job.config.seed, str(error))
-    except (MemoryError, RuntimeError) as error:
-        if (reason := out_of_memory(error)) is None:
+        validation = evaluate_run(run, part="validation", ks=job.ks)
+        test = evaluated_once(run, "test", job.seen, job.ks)
+        final = Final(num_parameters(run.recommender()), seed_result(run, validation, test, job.device))
+    except Exception as error:
+        if (reason := why_failed(error, job.data)) is None:
             raise
         return NoFinal(job.config.seed, reason)
-    validation = evaluate_run(run, part="validation", ks=job.ks)
-    test = evaluated_once(run, "test", job.seen, job.ks)
-    recommender = run.recommender()
-    final = Final(num_parameters(recommender), seed_result(run, validation, test, job.device))
     write_json(job.out / FINAL_FILE, TypeAdapter(Final).dump_python(final, mode="json"))
     return final
 
