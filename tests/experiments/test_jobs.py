@@ -42,9 +42,37 @@ def test_what_a_job_raises_ends_it_all(apart: bool) -> None:
         assert process.exitcode is not None
 
 
+UNKNOWN_HERE = """
+class Mine(RuntimeError):
+    pass
+raise Mine("a bug")
+"""
+CANNOT_BE_MADE_AGAIN = """
+import builtins
+class Mine(RuntimeError):
+    def __init__(self, what, where):
+        super().__init__(what)
+Mine.__module__, builtins.Mine = "builtins", Mine
+raise Mine("a bug", 3)
+"""
+
+
+@pytest.mark.parametrize("code", [UNKNOWN_HERE, CANNOT_BE_MADE_AGAIN])
+def test_an_error_that_cannot_be_copied_is_told_by_its_name_and_words(code: str) -> None:
+    with pytest.raises(RunError) as told:
+        run_all(eval, [f"exec({code!r})"], 1, lambda _: None, apart=True, died=lambda *_: None)
+    assert str(told.value) == "Mine: a bug"
+    assert "in a process of its own:\nTraceback" in told.value.__notes__[0]
+
+
 def test_a_process_that_dies_ends_it_all_unless_it_is_asked_for() -> None:
+    with pytest.raises(RunError, match=r"a training process died: its process died \(signal 11, SIGSEGV\)"):
+        run_all(eval, [killed_by("SIGSEGV")], 1, lambda _: None, apart=True)
+
+
+def test_a_process_that_leaves_by_itself_ends_it_all() -> None:
     with pytest.raises(RunError, match=r"a training process died: its process ended without a word \(exit status 3\)"):
-        run_all(eval, ["__import__('os')._exit(3)"], 1, lambda _: None, apart=True)
+        run_all(eval, ["__import__('os')._exit(3)"], 1, lambda _: None, apart=True, died=lambda *_: None)
 
 
 def test_the_death_of_a_process_is_its_own() -> None:

@@ -43,7 +43,7 @@ def run_all(
         died: As in `run_as_they_come`.
 
     Raises:
-        RunError: a process could not start or was told to end, or died where `died` is None.
+        RunError: a process could not start, was told to end or left by itself, or died where `died` is None.
         MetaMMFError: whatever a job raised.
     """
     found: dict[int, R] = {}
@@ -79,11 +79,12 @@ def run_as_they_come(
         done: Called with a job's number and what came of it, in the order in which they finish.
         workers: Processes at a time.
         here: Stay in this process, one job at a time.
-        died: Says what came of a job whose process died, killed for memory for one; by default that ends all. A process that was
-            told to end (SIGTERM, SIGINT, SIGHUP) ends all in any case: the one that started it is being ended, as a rule.
+        died: Says what came of a job whose process a signal has ended, killed for memory for one; by default that ends all. A
+            process that was told to end (SIGTERM, SIGINT, SIGHUP) ends all in any case: the one that started it is being ended,
+            as a rule. So does one that leaves by itself, without a word: that is no job's own doing.
 
     Raises:
-        RunError: a process could not start or was told to end, or died where `died` is None.
+        RunError: a process could not start, was told to end or left by itself, or died where `died` is None.
         MetaMMFError: whatever a job raised.
     """
     with contextlib.closing(_here(work, take) if here else _in_processes(work, take, workers, died)) as outcomes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -31,7 +32,7 @@ _TOLD_TO_END = ("SIGHUP", "SIGINT", "SIGTERM")
 
 @dataclass(frozen=True)
 class Death:
-    """How a process ended before it could say what came of its job.
+    """How a signal ended a process before it could say what came of its job.
 
     Args:
         reason: In words.
@@ -78,8 +79,8 @@ class Worker:
         """Return what came of the job, once there is something to read; None where that is but the word that it has started.
 
         Raises:
-            RunError: the process could not start, or was told to end.
-            BaseException: whatever the job raised.
+            RunError: the process could not start, was told to end, or left by itself.
+            BaseException: whatever the job raised; a `RunError` with its name and words where it cannot be copied.
         """
         try:
             said = self.link.recv()
@@ -112,6 +113,8 @@ class Worker:
         code = self._process.exitcode or 0
         if not self._started:
             raise RunError(f"a training process could not start: {_words(code)}; what it said stands above")
+        if code >= 0:  # no signal: a fault of ours, that would end the next job as well
+            raise RunError(f"a training process died: {_words(code)}; what it said stands above")
         if _signal(code) in _TOLD_TO_END:
             raise RunError(f"a training process was told to end ({_signal(code)}); the same call goes on where it was")
         return Death(_words(code), seconds)
@@ -156,8 +159,18 @@ def _tried(work: Callable[[Any], Any], job: Any) -> tuple[Any, BaseException | N
     try:
         return work(job), None
     except BaseException as error:  # all of it is raised again, where the job was given
-        error.add_note(f"in a process of its own:\n{traceback.format_exc()}")  # a trace does not travel
-        return None, error
+        told = _portable(error)
+        told.add_note(f"in a process of its own:\n{traceback.format_exc()}")  # a trace does not travel
+        return None, told
+
+
+def _portable(error: BaseException) -> BaseException:
+    """Return an error that can be raised in another process: another one of its name and words, where it cannot be copied."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - written the moment before
+    except Exception:
+        return RunError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _end_with_parent() -> None:
