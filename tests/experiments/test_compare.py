@@ -344,19 +344,36 @@ def dying(*places):
     return work
 
 
-def test_a_trial_whose_process_dies_has_failed_and_the_search_goes_on(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(compare, "work", dying(("ease", "trial-1")))
-    (model,) = run_comparison(plan(folder, models=("ease",)), tmp_path / "out").models
-    assert [trial.state for trial in model.trials] == ["finished", "failed", "finished"]
-    dead = model.trials[1]
-    assert (dead.seconds, dead.value, dead.reason) == (
-        2.5,
-        None,
-        "its process was killed (signal 9), perhaps for memory",
-    )
-    assert dead.settings.keys() == model.space.keys()
-    assert dead.settings != model.trials[0].settings
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_trial_whose_process_dies_is_tried_again_and_the_search_goes_on(
+    finished, folder, tmp_path, monkeypatch, place
+):
+    """Killed right after the death, it ends as if neither had been, but for the line that the death has in the ledger."""
+    monkeypatch.setattr(compare, "work", dying(("ease", f"trial-{place}")))
+    asked, told = plan(folder, models=("ease",)), []
+    with pytest.raises(KilledError):
+        run_comparison(asked, tmp_path / "out", progress=stop_after(place + 1))
+    (model,) = run_comparison(asked, tmp_path / "out", progress=lambda *what: told.append(what)).models
+    dead = model.trials[place]
+    assert (dead.state, dead.seconds, dead.value) == ("died", 2.5, None)
+    assert dead.reason == "its process was killed (signal 9), perhaps for memory"
+    assert model.trials[place + 1].settings == dead.settings
+    others = [trial for trial in model.trials if trial != dead]
+    known = finished[0].models[1]
+    assert [(trial.settings, trial.value) for trial in others] == [
+        (trial.settings, trial.value) for trial in known.trials
+    ]
+    assert model.chosen == known.chosen
     assert "killed (signal 9)" in (tmp_path / "out" / "ledger.jsonl").read_text()
+    assert told[-1][0] == told[-1][1] == 5
+
+
+def test_settings_that_die_twice_have_failed(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "work", dying(("popularity", "trial-0"), ("popularity", "trial-1")))
+    results = run_comparison(plan(folder, models=("popularity",)), tmp_path / "out")
+    assert results.left_out[0].reason.startswith(
+        "no trial has come to a value; the recipe's own: its process was killed"
+    )
 
 
 def test_a_final_run_whose_process_dies_leaves_the_model_out_and_is_tried_again(
@@ -402,7 +419,7 @@ def test_processes_that_die_end_no_comparison(folder, tmp_path, fragile):
     asked = plan(folder, models=models, here=False, jobs=2)
     results = run_comparison(asked, tmp_path / "out")
     assert [one.name for one in results.models] == [models[0], "popularity"]
-    assert [trial.state for trial in results.models[0].trials] == ["finished", "failed", "finished"]
+    assert [trial.state for trial in results.models[0].trials] == ["finished", "died", "finished", "finished"]
     assert results.models[0].trials[1].reason == "its process was killed (signal 9), perhaps for memory"
     assert [one.name for one in results.left_out] == [models[1]]
     again = run_comparison(asked, tmp_path / "out")

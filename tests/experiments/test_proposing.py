@@ -64,6 +64,16 @@ def test_the_same_ledger_asks_for_the_same():
     assert propose(SPACE, trials, "it") != propose(SPACE, trials, "another")
 
 
+@pytest.mark.parametrize("place", [0, 1, STARTUP + 2])
+def test_a_trial_that_died_is_asked_for_again_and_changes_nothing_after_it(place):
+    trials = search(STARTUP + 4, lambda chosen: chosen["model.rate"])
+    dead = Trial(place, trials[place].settings, "died", 1.0, None, None)
+    before, after = trials[:place], trials[place:]
+    assert propose(SPACE, [*before, dead], "it") == dead.settings
+    for number, trial in enumerate(after):
+        assert propose(SPACE, [*before, *([dead] if number else []), *after[:number]], "it") == trial.settings
+
+
 def test_a_search_finds_better_than_the_recipe():
     trials = search(15, lambda chosen: -abs(chosen["model.layers"] - 4) - abs(chosen["model.rank"] - 50) / 50)
     assert max(trial.value for trial in trials) > trials[0].value

@@ -186,12 +186,24 @@ def test_a_trial_that_was_stopped_before_it_was_looked_at_says_so(job):
     assert best_trial((trial,)) is None
 
 
-def test_a_trial_whose_process_died_has_the_settings_that_it_died_of(job):
+KILLED = Death("its process was killed (signal 9), perhaps for memory", 12.3456)
+
+
+def test_a_trial_whose_process_died_is_tried_again(job):
     first = run_trial(job)
-    death = Death("its process was killed (signal 9), perhaps for memory", 12.3456)
-    dead = died_trial(replace(job, earlier=(first,)), death)
-    assert (dead.number, dead.state, dead.value, dead.seconds, dead.reason) == (1, "failed", None, 12.346, death.reason)
-    assert dead.settings == run_trial(replace(job, earlier=(first,), out=job.out.with_name("next"))).settings
+    second = run_trial(replace(job, earlier=(first,), out=job.out.with_name("second")))
+    dead = died_trial(replace(job, earlier=(first,)), KILLED)
+    assert (dead.number, dead.state, dead.value, dead.seconds, dead.reason) == (1, "died", None, 12.346, KILLED.reason)
+    again = run_trial(replace(job, earlier=(first, dead), out=job.out.with_name("again")))
+    assert timeless(again) == timeless(replace(second, number=2))
+
+
+def test_what_dies_twice_has_failed(job):
+    dead = died_trial(job, KILLED)
+    again = died_trial(replace(job, earlier=(dead,)), KILLED)
+    assert dead.settings == again.settings == run_settings(job)
+    assert [(one.number, one.state) for one in (dead, again)] == [(0, "died"), (1, "failed")]
+    assert run_trial(replace(job, earlier=(dead, again))).settings != dead.settings
 
 
 def test_a_solved_model_is_searched_the_same_way(job):
@@ -226,6 +238,24 @@ def test_a_search_ends_with_its_time_its_trials_or_its_hope():
     failed = tuple(trial(number, None, "failed") for number in range(3))
     assert is_over(failed, Budget(10.0, 9, (1,)), space)
     assert spent(failed) == 30.0
+
+
+def test_a_trial_that_died_costs_time_and_counts_once_with_the_one_in_its_place():
+    budget, space = Budget(1.0, 2, (1,)), {"model.l2": None}
+    dead, good = trial(0, None, "died", seconds=20.0), trial(1, 0.1, seconds=10.0)
+    assert not is_over((dead,), budget, space)
+    assert not is_over((dead,), budget, {})
+    assert seconds_left((dead,), budget, {}) == 40.0
+    assert is_over((dead, good), budget, {})
+    assert not is_over((dead, good), budget, space)
+    assert spent((dead, good)) == 30.0
+    assert not is_over((dead, good, replace(dead, number=2)), budget, space)  # the last one, to be tried again
+    assert is_over((dead, good, replace(dead, number=2, seconds=30.0)), budget, space)  # but there is no time for it
+    assert is_over((dead, good, replace(dead, number=2), trial(3, 0.2)), budget, space)
+    assert best_trial((dead, good)) == good
+    three = tuple(trial(number, None, state) for number, state in enumerate(["died", "failed"] * 3))
+    assert not is_over(three[:4], Budget(10.0, 9, (1,)), space)
+    assert is_over(three, Budget(10.0, 9, (1,)), space)
 
 
 def test_a_trial_takes_its_share_and_the_last_all_that_is_left():

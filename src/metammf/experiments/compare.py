@@ -62,6 +62,7 @@ from metammf.experiments.tuning import (
     seconds_left,
     spent,
     spread,
+    trials_in_all,
 )
 from metammf.files import read_json, write_json
 from metammf.training.fit import pick_device
@@ -471,7 +472,8 @@ class _Comparison:
             trials, seeds = self.ledger.trials(contender.name), len(self._seeds(contender))
             over = is_over(trials, self.budget, contender.space)
             done += len(trials) + len(self.finals[contender.name])
-            total += (len(trials) if over else self.budget.trials if contender.space else 1) + seeds
+            died = sum(not trial.counts for trial in trials)
+            total += (len(trials) if over else died + trials_in_all(self.budget, contender.space)) + seeds
         self.progress(done, total, what)
 
     def _of_trial(self, contender: Contender, trial: Trial) -> str:

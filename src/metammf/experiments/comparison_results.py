@@ -30,9 +30,10 @@ looked at where the split makes some."""
 
 _STRICT = ConfigDict(extra="forbid")
 
-TrialState = Literal["finished", "pruned", "stopped", "failed"]
+TrialState = Literal["finished", "pruned", "stopped", "failed", "died"]
 """``finished``: trained until its own end. ``pruned``: behind most of the others at the same look. ``stopped``: the budget's time
-was over, and the best value so far counts. ``failed``: it has no value, and `Trial.reason` says why."""
+was over, and the best value so far counts. ``failed``: it has no value, and `Trial.reason` says why. ``died``: its process did,
+killed for memory for one; the next trial has the same settings, unless the time was over, and if that dies too it has failed."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Budget:
 
     Args:
         minutes: Of one core; of the device where it was a GPU.
-        trials: Settings tried, the recipe's own among them.
+        trials: Settings tried, the recipe's own among them; those that died and were tried again count once.
         seeds: Of the final runs.
         trial_share: Of the time, what one trial might take at most, unless it was the last that there could be.
     """
@@ -187,7 +188,7 @@ class Trial:
         epochs: Epochs trained; None for a model that is solved.
         value: The best validation value of the metric that chooses; None where it failed.
         curve: (epoch, validation value) of each look.
-        reason: Why it failed.
+        reason: Why it failed or died.
     """
 
     __pydantic_config__ = _STRICT
@@ -200,6 +201,11 @@ class Trial:
     value: float | None
     curve: tuple[tuple[int, float], ...] = ()
     reason: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the trials that a search may have; one that died is tried again in its place."""
+        return self.state != "died"
 
 
 @dataclass(frozen=True)

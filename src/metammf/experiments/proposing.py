@@ -41,11 +41,16 @@ def require_optuna() -> None:
 def propose(space: Space, earlier: Sequence[Trial], label: str) -> dict[str, Any]:
     """Return the settings of the next trial: first the recipe's own, then some of them moved, then what TPE asks for.
 
+    Those of a trial that died are tried again; the search then goes on as if it had not.
+
     Args:
         space: Dotted key -> its range.
         earlier: The trials so far.
         label: Names the search; its draws depend on it.
     """
+    if earlier and not earlier[-1].counts:
+        return dict(earlier[-1].settings)
+    earlier = [trial for trial in earlier if trial.counts]
     number = len(earlier)
     recipe = {key: setting.recipe for key, setting in space.items()}
     if number == 0 or not space:
@@ -66,6 +71,7 @@ class Pruner:
     """
 
     def __init__(self, space: Space, earlier: Sequence[Trial]) -> None:
+        earlier = [trial for trial in earlier if trial.counts]
         self._trial = _study(space, earlier, 0).ask() if space and earlier else None
 
     def is_behind(self, look: int, value: float) -> bool:

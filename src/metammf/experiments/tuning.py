@@ -84,7 +84,7 @@ def run_trial(job: TrialJob) -> Trial:
         WriteError: the disk is full, for one, which says nothing of the settings.
     """
     settings = propose(job.space, job.earlier, job.label)
-    repeated = next((trial for trial in job.earlier if trial.settings == settings), None)
+    repeated = next((trial for trial in job.earlier if trial.counts and trial.settings == settings), None)
     if repeated is not None:  # where there is little to choose among
         return replace(repeated, number=len(job.earlier), seconds=0.0)
     account = _Account(job)
@@ -106,18 +106,28 @@ def run_trial(job: TrialJob) -> Trial:
 
 
 def died_trial(job: TrialJob, death: Death) -> Trial:
-    """Return the trial whose process died: a failure, of the same settings as it would die with again."""
+    """Return the trial whose process died. The next one has its settings, since others' hunger for memory may have killed it; of
+    settings that have died twice it is a failure.
+    """
     settings = propose(job.space, job.earlier, job.label)
-    return Trial(len(job.earlier), settings, "failed", round(death.seconds, 3), None, None, reason=death.reason)
+    again = bool(job.earlier) and not job.earlier[-1].counts
+    state: TrialState = "failed" if again else "died"
+    return Trial(len(job.earlier), settings, state, round(death.seconds, 3), None, None, reason=death.reason)
 
 
 def is_over(trials: Sequence[Trial], budget: Budget, space: Mapping[str, Any]) -> bool:
     """Whether a search has nothing left to spend, nothing to try, or no hope."""
-    if not trials:
-        return False
-    if not space or len(trials) >= budget.trials or spent(trials) >= 60 * budget.minutes:
+    if spent(trials) >= 60 * budget.minutes:  # what died has cost what it has
         return True
-    return len(trials) >= _FAILURES and all(trial.state == "failed" for trial in trials)
+    counted = [trial for trial in trials if trial.counts]
+    if len(counted) >= trials_in_all(budget, space):
+        return True
+    return len(counted) >= _FAILURES and all(trial.state == "failed" for trial in counted)
+
+
+def trials_in_all(budget: Budget, space: Mapping[str, Any]) -> int:
+    """Return how many trials of a search count at most: one where there is nothing to search."""
+    return budget.trials if space else 1
 
 
 def spent(trials: Sequence[Trial]) -> float:
@@ -129,7 +139,7 @@ def seconds_left(trials: Sequence[Trial], budget: Budget, space: Mapping[str, An
     """Return the seconds that the next trial may take: its share of the budget, or all that is left where it is the last."""
     total = 60 * budget.minutes
     left = total - spent(trials)
-    last = not space or len(trials) + 1 >= budget.trials
+    last = sum(trial.counts for trial in trials) + 1 >= trials_in_all(budget, space)
     return left if last else min(left, budget.trial_share * total)
 
 
