@@ -161,6 +161,22 @@ def test_a_finished_comparison_reads_the_test_part_no_more(finished, folder, mon
     assert outcome(run_comparison(plan(folder), out)) == outcome(results)
 
 
+@pytest.mark.parametrize("name", ["test-train.parquet", "test-train.json"])
+def test_a_damaged_evaluation_is_named_and_measured_again_where_that_is_asked_for(
+    finished, folder, tmp_path, caplog, name
+):
+    out = shutil.copytree(finished[1], tmp_path / "out")
+    run = out / "models" / "ease" / "seed-1"
+    file = run / "evaluation" / name
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(RunError, match=rf"{name}: .*; remove .*final\.json, and the same command measures") as told:
+        run_comparison(plan(folder), out)
+    assert str(file) in str(told.value)
+    (run / "final.json").unlink()
+    assert outcome(run_comparison(plan(folder), out)) == outcome(finished[0])
+    assert "the run is evaluated again" in caplog.text
+
+
 def test_scrambling_the_test_part_changes_no_choice(finished, folder, tmp_path):
     """The contract: what is chosen depends on train and validation alone."""
     dataset = load_dataset(folder)

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from metammf.data.synthetic import generate_world, save_world
 from metammf.errors import ConfigError, DataError, FileFormatError, RunError, WriteError
+from metammf.evaluation.result import Evaluation
 from metammf.experiments import study_jobs
 from metammf.experiments.studies import Ask, Plan, Variant, make_plan
 from metammf.experiments.study_jobs import MARKER, STUDY_FILE, StudyOptions
@@ -108,6 +109,21 @@ def test_it_goes_on_where_it_was_and_reads_no_test_part_twice(
     again = run_study(plan, folder, tmp_path / "study", PLAIN)
     assert again.rows == first.rows
     assert again.tests == first.tests
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1damaged", b"[]"])
+@pytest.mark.parametrize("ending", ["json", "parquet"])
+def test_a_kept_evaluation_that_is_damaged_is_made_again(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, ending: str, content: bytes
+) -> None:
+    first = run_study(pair(POPULAR), folder, tmp_path / "study", ONE_PLAIN)
+    kept = next((tmp_path / "study").glob(f"runs/*/evaluation/test-*.{ending}"))
+    kept.write_bytes(content)
+    again = run_study(pair(POPULAR), folder, tmp_path / "study", ONE_PLAIN)
+    assert again.rows == first.rows
+    assert f"{kept}: " in caplog.text
+    assert "the run is evaluated again" in caplog.text
+    assert Evaluation.read(kept.with_suffix(".json")).per_user.height > 0
 
 
 def test_more_seeds_add_to_what_is_there(folder: Path, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from metammf.errors import DataError
-from metammf.files import atomic_path, write_json
+from metammf.errors import DataError, FileFormatError
+from metammf.files import atomic_path, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,6 +98,30 @@ class Evaluation:
             raise DataError(f"evaluation: expected the keys {', '.join(names)}; {', '.join(missing)} missing")
         plain = {name: values[name] for name in names} | {"ks": tuple(values["ks"])}
         return cls(**plain, per_user=pl.DataFrame() if per_user is None else per_user)
+
+    @classmethod
+    def read(cls, path: Path, columns: list[str] | None = None) -> Evaluation:
+        """Read back what `write_json` has written, and from beside it, by the same name, what `write_parquet` has.
+
+        Args:
+            path: The JSON file.
+            columns: Those of `per_user` that are wanted; None for all.
+
+        Raises:
+            DataError: names the file that is missing, or damaged.
+        """
+        values, users = read_json(path), path.with_suffix(".parquet")
+        if not isinstance(values, dict):
+            raise FileFormatError(path, f"is a {type(values).__name__}", "an evaluation")
+        try:
+            per_user = pl.read_parquet(users, columns=columns)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:  # a panic is no `Exception`
+            told = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise FileFormatError(users, f"cannot be read as a table ({told})") from error
+        try:
+            return cls.from_dict(values, per_user)
+        except DataError as error:
+            raise FileFormatError(path, str(error)) from error
 
     def write_json(self, path: Path | str) -> None:
         """Write `to_dict` as JSON, atomically."""

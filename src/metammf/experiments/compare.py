@@ -22,8 +22,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from metammf.data.folder import load_dataset
 from metammf.errors import ConfigError, DataError, LeakageError, RunError
 from metammf.evaluation.result import Evaluation
@@ -41,7 +39,7 @@ from metammf.experiments.config import from_mapping
 from metammf.experiments.contenders import Contender, contenders, left_out
 from metammf.experiments.environment import environment
 from metammf.experiments.evaluating import EVALUATIONS
-from metammf.experiments.finals import Final, FinalJob, NoFinal, read_final, run_final
+from metammf.experiments.finals import FINAL_FILE, Final, FinalJob, NoFinal, read_final, run_final
 from metammf.experiments.jobs import run_as_they_come
 from metammf.experiments.ledger import Ledger
 from metammf.experiments.measuring import data_summary
@@ -436,10 +434,20 @@ class _Comparison:
         return True
 
     def _evaluation(self, contender: Contender, seed: int) -> Evaluation:
-        """Read the test evaluation that a final run has kept; of the users, the columns that are tested."""
-        kept = self._folder(contender) / f"seed-{seed}" / EVALUATIONS / f"test-{self.setting.profile.seen}"
-        users = pl.read_parquet(kept.with_name(f"{kept.name}.parquet"), columns=["user_id", *self.tests.columns])
-        return Evaluation.from_dict(read_json(kept.with_name(f"{kept.name}.json")), users)
+        """Read the test evaluation that a final run has kept; of the users, the columns that are tested.
+
+        Raises:
+            RunError: it is missing, or damaged.
+        """
+        run = self._folder(contender) / f"seed-{seed}"
+        try:
+            return Evaluation.read(
+                run / EVALUATIONS / f"test-{self.setting.profile.seen}.json", ["user_id", *self.tests.columns]
+            )
+        except DataError as error:
+            raise RunError(
+                f"{error}; remove {run / FINAL_FILE}, and the same command measures that run again"
+            ) from error
 
     def _results(self, *, complete: bool) -> ComparisonResults:
         setting, order = self.setting, [name for name in self.able if name in self.models]

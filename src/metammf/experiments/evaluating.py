@@ -6,12 +6,9 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from metammf.errors import ConfigError, DataError
 from metammf.evaluation.evaluate import evaluate
 from metammf.evaluation.result import Evaluation
-from metammf.files import read_json
 from metammf.ranking.topk import rank
 
 if TYPE_CHECKING:
@@ -77,7 +74,8 @@ def evaluate_run(
 def evaluated_once(run: Run, part: Part, seen: Seen, ks: Sequence[int] = (10, 20)) -> Evaluation:
     """Return what an earlier call found, users included, where that is kept beside the run; otherwise evaluate, and keep it.
 
-    So a study or comparison that goes on after an interruption does not read the test part twice.
+    So a study or comparison that goes on after an interruption does not read the test part twice. What is kept and damaged is
+    found once more.
 
     Raises:
         ConfigError, DataError, RunError: as `evaluate_run`.
@@ -85,9 +83,13 @@ def evaluated_once(run: Run, part: Part, seen: Seen, ks: Sequence[int] = (10, 20
     kept = _kept(run, part, seen)
     users = kept.with_suffix(".parquet")
     if kept.is_file() and users.is_file():
-        found = Evaluation.from_dict(read_json(kept), pl.read_parquet(users))
-        if found.ks == tuple(sorted(set(ks))):
-            return found
+        try:
+            found = Evaluation.read(kept)
+        except DataError as error:
+            log.warning("%s: the run is evaluated again", error)
+        else:
+            if found.ks == tuple(sorted(set(ks))):
+                return found
     result = evaluate_run(run, part=part, seen=seen, ks=ks)
     result.write_parquet(users)
     return result
