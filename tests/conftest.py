@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Of whoever started the tests: readline, which pytest loads, hands the screen's width to every process that it starts, and
+# what the tests read would be wrapped at it.
+os.environ.pop("COLUMNS", None)
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
