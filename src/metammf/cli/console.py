@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from metammf.training.checkpoint import EpochRecord
     from metammf.training.checkpoint import Progress as TrainingProgress
 
-_FILE_WIDTH = 160
+_FILE_WIDTH = 1000  # of a file: a table takes what it needs of it, and a row with a long path stays one line
 
 
 def _console(*, stderr: bool = False) -> Console:
