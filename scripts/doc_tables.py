@@ -41,6 +41,7 @@ NAMES = {
     "static-lightgcn": "static twin of MetaMMF on LightGCN",
     "metammf-lightgcn": "MetaMMF on LightGCN",
     "metammf-wide": "MetaMMF on LightGCN, 192 wide",
+    "metammf-wide+model.fusion=concat": "static twin of MetaMMF on LightGCN, 192 wide",
     "lightgcn-cold": "LightGCN, ids alone, cold recipe",
     "static-cold": "static twin of MetaMMF on LightGCN",
     "metammf-cold-cp": "MetaMMF on LightGCN, CP",
@@ -52,6 +53,8 @@ _PLACEBOS = {"noise": ", features replaced by noise", "shuffle": ", features shu
 
 def label(name: str) -> str:
     """Return a model's name in words: its recipe, and behind it what was changed of that."""
+    if name in NAMES:
+        return NAMES[name]
     recipe, *changes = name.split("+")
     words = NAMES.get(recipe, recipe)
     settings = [change.partition("=")[0].rpartition(".")[2] + "=" + change.partition("=")[2] for change in changes]
