@@ -126,8 +126,7 @@ def kept_in(out: Path, one: Comparison) -> ComparisonResults | None:
         return None
     found = ComparisonResults.read(path)
     models = {model.name for model in found.models}
-    left_for_good = (one for one in found.left_out if not one.tried_again and one.reason != NOT_ASKED_FOR)
-    done = models | {one.name for one in left_for_good}
+    done = models | {left.name for left in found.left_out if not left.tried_again and left.reason != NOT_ASKED_FOR}
     for what, there, asked in (
         ("profile", found.profile.name, one.profile),
         ("minutes", found.budget.minutes, one.minutes),

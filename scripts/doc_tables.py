@@ -41,22 +41,23 @@ NAMES = {
     "static-lightgcn": "static twin of MetaMMF on LightGCN",
     "metammf-lightgcn": "MetaMMF on LightGCN",
     "metammf-wide": "MetaMMF on LightGCN, 192 wide",
-    "metammf-wide+model.fusion=concat": "static twin of MetaMMF on LightGCN, 192 wide",
     "lightgcn-cold": "LightGCN, ids alone, cold recipe",
     "static-cold": "static twin of MetaMMF on LightGCN",
     "metammf-cold-cp": "MetaMMF on LightGCN, CP",
     "metammf-cold": "MetaMMF on LightGCN, dense",
 }
 """Recipe -> what people read, in the order of the tables."""
+_STATIC = "model.fusion=concat"
 _PLACEBOS = {"noise": ", features replaced by noise", "shuffle": ", features shuffled among items"}
 
 
 def label(name: str) -> str:
     """Return a model's name in words: its recipe, and behind it what was changed of that."""
-    if name in NAMES:
-        return NAMES[name]
     recipe, *changes = name.split("+")
     words = NAMES.get(recipe, recipe)
+    if recipe.startswith("metammf-") and _STATIC in changes:  # as the recipes of static twins are called
+        changes.remove(_STATIC)
+        words = f"static twin of {words}"
     settings = [change.partition("=")[0].rpartition(".")[2] + "=" + change.partition("=")[2] for change in changes]
     kept = [setting for setting, change in zip(settings, changes, strict=True) if change not in _PLACEBOS]
     words += f" ({', '.join(kept)})" if kept else ""

@@ -97,6 +97,12 @@ def test_every_recipe_has_a_name_of_its_own() -> None:
     assert set(recipe_names()) == set(NAMES)
 
 
+def test_a_recipe_made_static_is_called_a_twin() -> None:
+    twin = "static twin of MetaMMF on LightGCN, 192 wide"
+    assert label("metammf-wide+model.fusion=concat") == twin
+    assert label("metammf-wide+model.fusion=concat+noise") == f"{twin}, features replaced by noise"
+
+
 def test_numbers_and_rows() -> None:
     assert (decimals(0.04851), decimals(1.0), decimals(0.1, 0.00204)) == (".0485", "1.0000", ".1000 ± .0020")
     assert table(["a", "b"], [["c", "d"]]) == ["| a | b |", "|---|---:|", "| c | d |", ""]

@@ -229,6 +229,11 @@ def permutation_tests(
     return (extreme + 1) / (resamples + 1)
 
 
+def least_p(tests: int) -> float:
+    """Return the smallest p that one of so many permutation tests can have after Holm's correction; 1 where there is none."""
+    return min(1.0, tests / (RESAMPLES + 1)) if tests else 1.0
+
+
 def t_test(differences: Differences) -> float:
     """Return the two-sided p of the paired t test; 1 where all are alike and 0 apart, 0 where all moved by the same."""
     deviation = differences.std(ddof=1) if len(differences) > 1 else np.nan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from metammf.evaluation.significance import RESAMPLES
+from metammf.evaluation import significance
 from metammf.report.comparison_table import kind_of, main_metric, ranked
 from metammf.report.tables import TABLE_TITLES, of_metric
 from metammf.report.words import LEVEL, listed, metric_name, number, p_value, signed
@@ -130,8 +130,7 @@ def _level(results: ComparisonResults) -> str:
 def least_p(results: ComparisonResults) -> float:
     """The smallest p that a test of the main metric can give after Holm's correction; 1 where there is none."""
     metric = main_metric(results)
-    pairs = sum((one.metric, one.table) == (metric, "all") for one in results.tests)
-    return min(1.0, pairs / (RESAMPLES + 1)) if pairs else 1.0
+    return significance.least_p(sum((one.metric, one.table) == (metric, "all") for one in results.tests))
 
 
 def _resolution(results: ComparisonResults) -> str:

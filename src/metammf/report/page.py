@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from metammf.evaluation.significance import RESAMPLES
+from metammf.evaluation.significance import RESAMPLES, least_p
 from metammf.report import figures, words
 from metammf.report.palette import model_colours
 from metammf.report.shell import render
@@ -43,7 +43,7 @@ def render_page(results: Mapping[str, Any]) -> str:
         commands=_commands(results),
         table_names=words.TABLE_NAMES,
         resamples=RESAMPLES,
-        least_p=words.least(len(tests) / (RESAMPLES + 1)),
+        least_p=words.least(least_p(len(tests))),
     )
 
 
