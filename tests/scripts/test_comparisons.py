@@ -107,7 +107,7 @@ def test_it_is_complete_once_the_whole_command_has_nothing_left_to_do(
     ("change", "told"),
     [
         ({"profile": "cold-item"}, "profile: expected cold-item, found metammf"),
-        ({"minutes": 5}, "minutes: expected 5, found 3.0"),
+        ({"minutes": 5}, f"minutes: expected 5, found {float(SMALL.minutes)}"),
         ({"models": ("popularity",)}, "models besides: expected [], found ['itemknn']"),
     ],
 )
