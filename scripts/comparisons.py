@@ -71,7 +71,7 @@ class Comparison:
     bench: str
     profile: str
     models: tuple[str, ...]
-    minutes: float = 1
+    minutes: float = 2
     trials: int = 20
     seeds: int = 3
 
