@@ -33,11 +33,13 @@ OUT = Path("runs") / "comparisons"
 JOBS = 2
 
 # Who takes part: controls, models that read content, models that pass messages, then MetaMMF. Whose steps cost the fusion of all
-# items shares each among some batches. MMHCL contrasts a sample of the nodes, not all of them with all.
+# items shares each among some batches. MMHCL contrasts a sample of the nodes, not all of them with all. InvRL, whose recipe first
+# assigns environments after forty epochs, more than the budget lets it train for, does so after five, and every five.
+INVRL = "invrl+model.warmup_epochs=5+model.reassign_every=5"
 FIELD = (
     *("popularity", "itemknn", "p3", "rp3beta", "ease", "content-knn", "mf"),
     *("vbpr", "bm3", "freedom", "lattice", "mgcn", "mmhcl+model.contrasted_nodes=1024", "diffmm"),
-    *("ngcf", "grcn", "mmgcn", "graphsage", "gat", "invrl", "lightgcn"),
+    *("ngcf", "grcn", "mmgcn", "graphsage", "gat", INVRL, "lightgcn"),
 )
 PAPER = ("metammf-mf+training.batches_per_step=4", "metammf-gcn+training.batches_per_step=10")
 # The best form, its static twin, and its placebo: the same tuning on features of noise.

@@ -93,3 +93,31 @@ def test_settings_are_set_and_checked():
     assert (config.training.learning_rate, config.seed) == (0.01, 3)
     with pytest.raises(ConfigError, match="learning_rat"):
         with_settings(config, {"training.learning_rat": 0.01})
+
+
+def test_the_scale_of_features_is_searched_for_every_model_that_reads_them():
+    for recipe in recipe_names():
+        config = merge(recipe).config
+        reads = "feature_scaling" in type(config.model).model_fields
+        assert ("model.feature_scaling" in search_space(config)) == reads, recipe
+    assert space("freedom")["model.feature_scaling"].choices == ("none", "center", "standardize", "l2")
+
+
+def test_what_needs_a_setting_that_is_off_is_not_searched():
+    assert "model.item_neighbours" not in space("invrl")
+    assert "model.item_neighbours" in space("invrl", {"model.item_weight": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("modalities", "settings", "searched"),
+    [
+        (None, {}, True),
+        (("visual", "textual"), {}, True),
+        (("vggish", "textual"), {}, False),
+        (("visual",), {}, False),
+        (("visual", "textual", "acoustic"), {"model.modalities": ["textual", "acoustic"]}, False),
+    ],
+)
+def test_the_share_of_a_modality_is_searched_where_there_is_another(modalities, settings, searched):
+    found = search_space(merge("freedom", settings).config, modalities=modalities)
+    assert ("model.visual_share" in found) == searched

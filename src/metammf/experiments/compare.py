@@ -157,7 +157,7 @@ def run_comparison(
     split_config = profile.split(dataset)
     split = split_config.apply(dataset)
     checks = audit(dataset, split)
-    asked = contenders(plan.models, profile, split_config, plan.settings)
+    asked = contenders(plan.models, profile, split_config, plan.settings, dataset.features.modalities)
     if any(one.space for one in asked):
         require_optuna()
     published = read_published(plan.published) if plan.published else published_for(profile.name, split)

@@ -19,7 +19,7 @@ from metammf.models.base import ContentModel
 from metammf.models.registry import model_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from metammf.data.dataset import Dataset
     from metammf.experiments.comparison_results import SearchedSetting
@@ -86,7 +86,11 @@ def split_names(words: Iterable[str]) -> list[str]:
 
 
 def contenders(
-    names: Sequence[str], profile: Profile, split: SplitConfig, settings: Mapping[str, Any] | None = None
+    names: Sequence[str],
+    profile: Profile,
+    split: SplitConfig,
+    settings: Mapping[str, Any] | None = None,
+    modalities: Collection[str] | None = None,
 ) -> tuple[Contender, ...]:
     """Return who takes part.
 
@@ -95,11 +99,12 @@ def contenders(
         profile: Its metric chooses epochs and settings.
         split: What the profile makes of the data set; a recipe's own has no say.
         settings: Dotted key -> value, on top of every recipe's.
+        modalities: Those of the data set: what does nothing without one of them is then not searched.
 
     Raises:
         ConfigError: there is no such recipe or setting, a value does not fit, or two names would share a folder.
     """
-    found = tuple(_contender(name, profile, split, settings or {}) for name in names)
+    found = tuple(_contender(name, profile, split, settings or {}, modalities) for name in names)
     folders: dict[str, str] = {}
     for one in found:
         if one.folder in folders:
@@ -119,7 +124,13 @@ def left_out(contender: Contender, dataset: Dataset) -> LeftOut | None:
     return None
 
 
-def _contender(name: str, profile: Profile, split: SplitConfig, settings: Mapping[str, Any]) -> Contender:
+def _contender(
+    name: str,
+    profile: Profile,
+    split: SplitConfig,
+    settings: Mapping[str, Any],
+    modalities: Collection[str] | None,
+) -> Contender:
     recipe, *changes = name.split("+")
     placebos = [change for change in changes if change in _PLACEBOS]
     if len(placebos) > 1:
@@ -142,4 +153,4 @@ def _contender(name: str, profile: Profile, split: SplitConfig, settings: Mappin
     if config.refit:
         raise ConfigError(f"{name!r}: a model that is refitted on validation cannot be compared")
     config = with_settings(config, {"training.metric": profile.chosen_by, "split": split.model_dump(), "seed": 0})
-    return Contender(name, recipe, overrides, config, search_space(config, held=overrides))
+    return Contender(name, recipe, overrides, config, search_space(config, overrides, modalities))

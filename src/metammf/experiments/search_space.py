@@ -1,8 +1,8 @@
 """What a search moves: the settings that say so themselves, around a recipe.
 
 A setting's range stands in its own annotation (`metammf.models.config.Search`). What the recipe leaves off, by None or by zero,
-stays off: a paper's model gets no part that its paper does not have. The width of the vectors is held, as the papers' tables
-hold it, and so is what the caller has set.
+stays off: a paper's model gets no part that its paper does not have. The width of the vectors is the recipe's, and what the
+caller has set stays so.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 HELD = ("model.embedding_dim",)
-"""Never searched: what every model of a comparison has alike."""
+"""Never searched: a wider form of a model is another row of the table, as it is in the papers'."""
 
 
-def search_space(config: RunConfig, held: Collection[str] = ()) -> dict[str, SearchedSetting]:
+def search_space(
+    config: RunConfig, held: Collection[str] = (), modalities: Collection[str] | None = None
+) -> dict[str, SearchedSetting]:
     """Return the settings of a model, and of training where it is trained, that are worth searching.
 
     Args:
         config: The recipe, as merged.
         held: Dotted keys that are to stay as they are.
+        modalities: Those of the data set; None where it is not known yet.
 
     Returns:
         Dotted key -> its range, widened to the recipe's own value where that lies outside; in the order of the configs.
@@ -41,7 +44,7 @@ def search_space(config: RunConfig, held: Collection[str] = ()) -> dict[str, Sea
     for section, settings in sections.items():
         for name, info in type(settings).model_fields.items():
             key, search, value = f"{section}.{name}", _search(info), getattr(settings, name)
-            if search is None or key in HELD or key in held or not _at_work(search, settings, value):
+            if search is None or key in HELD or key in held or not _at_work(search, settings, value, modalities):
                 continue
             space[key] = _setting(search, value)
     return space
@@ -74,10 +77,16 @@ def _search(info: FieldInfo) -> Search | None:
     return next((note for note in [*info.metadata, *inner] if isinstance(note, Search)), None)
 
 
-def _at_work(search: Search, settings: Config, value: Any) -> bool:
+def _at_work(search: Search, settings: Config, value: Any, modalities: Collection[str] | None) -> bool:
     if search.when is not None:
         other, values = search.when
         if getattr(settings, other) not in values:
+            return False
+    if search.needs is not None and not getattr(settings, search.needs):
+        return False
+    if search.modality is not None and modalities is not None:
+        used = getattr(settings, "modalities", None) or modalities
+        if search.modality not in used or len(used) < 2:
             return False
     return bool(search.choices) or bool(value)
 

@@ -15,8 +15,9 @@ edges by L + 1; trains the features e_i^m themselves; and takes as its penalty t
 h_u and of all h_i over the number of items. The published weights, 0.1 and 0.01, belong to that penalty, whose pull on one vector
 is weaker by the norm of a whole matrix: with the squares of the paper 0.1 drowns the cosines, and the recipe takes 1e-3.
 
-Ours: any modalities. An item counts in the alignments of the modalities that it has. Content reaches an item's vector through
-the losses alone, so that one without train interactions would keep a free vector of noise: it is not recommended.
+Ours: any modalities. Features are standardised (`feature_scaling`), where the public code takes them as they come. An item
+counts in the alignments of the modalities that it has. Content reaches an item's vector through the losses alone, so that one
+without train interactions would keep a free vector of noise: it is not recommended.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ class Search:
         log: Whether the scale is logarithmic.
         choices: What there is to choose among, in the place of a range.
         when: Another setting of the same config and the values of it under which this one does anything; None: always.
+        needs: Another setting of the same config that has to be at work for this one to do anything: neither none nor zero.
+        modality: One that there has to be, with another beside it, for this setting to do anything.
     """
 
     low: float = 0.0
@@ -42,3 +44,5 @@ class Search:
     log: bool = False
     choices: tuple[object, ...] = ()
     when: tuple[str, tuple[object, ...]] | None = None
+    needs: str | None = None
+    modality: str | None = None

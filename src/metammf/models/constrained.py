@@ -27,7 +27,7 @@ class ConstrainedConfig(ModelConfig):
     """Weight of a positive's negatives, whose losses are averaged; as many as `training.num_negatives` makes it their sum."""
     item_weight: Annotated[float, Field(ge=0), Search(0, 4)] = 0.0
     """Weight gamma of the item-item loss L_I; with 0 the graph of items is not built."""
-    item_neighbours: Annotated[int, Field(ge=1), Search(5, 20)] = 10
+    item_neighbours: Annotated[int, Field(ge=1), Search(5, 20, needs="item_weight")] = 10
     """Neighbours S of each item in that graph."""
 
 

@@ -15,9 +15,9 @@ from scipy import sparse
 
 from metammf.models.base import Scorer, SolvedModel
 from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import fitted_scaler
+from metammf.models.nodes import SearchedScaling, fitted_scaler
 from metammf.models.scorers import NeighbourScorer, csr_of, csr_state
-from metammf.nn.content import Content, ContentScaler, FeatureScaling
+from metammf.nn.content import Content, ContentScaler
 from metammf.nn.item_graph import nearest, nearest_known
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ContentKNNConfig(ModelConfig):
     name: Literal["content-knn"] = "content-knn"
     num_neighbours: Annotated[int, Field(ge=1), Search(5, 1000, log=True)] = 100
     """Nearest items with train interactions that are kept of each item, of each modality."""
-    feature_scaling: FeatureScaling = "center"
+    feature_scaling: SearchedScaling = "center"
     """How features are brought to a common scale, by statistics of the items that have train interactions."""
     modalities: tuple[str, ...] | None = None
     """The modalities to use; all that the data set has by default."""

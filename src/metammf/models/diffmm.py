@@ -25,6 +25,9 @@ So its lambda_0 is on another scale. Of means over n train items and over D coor
 are w on average over the steps, lambda_0 is lambda_0 n / (D w) of sums. With its schedule w = 1904: the 0.1 of its run on
 TikTok (n = 6,245, D = 64) is 0.005 here, which the recipe takes.
 
+A user has `generated_edges` = 5 in a generated graph, the default of that code as it was first published; a later version's is 1,
+and its command for TikTok names none. It takes features as they come, where here they are standardised (`feature_scaling`).
+
 Ours: any modalities; a learned vector stands for W_m F_i^m + b_m where an item lacks one. An item without train interactions has
 E_i = 0, no edges, no part in 2, 3 and 5: it has the vector that its content gives to a node by itself, in the data set as
 when it is added later. Memory: a block of users is diffused at a time, so that U x N numbers never exist; but first and last

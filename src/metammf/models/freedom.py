@@ -51,7 +51,7 @@ class FREEDOMConfig(ItemGraphConfig):
     """Share rho of the train edges that an epoch leaves out of the graph."""
     modality_weight: Annotated[float, Field(ge=0), Search(1e-5, 1e-1, log=True)] = 1e-3
     """Weight lambda of the terms that score each modality by itself; 0 for none."""
-    visual_share: Annotated[float, Field(ge=0, le=1), Search(0, 1)] = 0.1
+    visual_share: Annotated[float, Field(ge=0, le=1), Search(0, 1, modality="visual")] = 0.1
     """Weight alpha of the modality named "visual" in the item graph; the others share the rest alike. Where there is no such
     modality, or no other, all share alike."""
 

@@ -183,6 +183,8 @@ class GRCN(ModalModel):
     confidence gives: at the start of nodes whose confidences all were drawn negative there and of none here, so that "hard" is
     another experiment. Its settings for TikTok are soft.
 
+    Features are standardised (`feature_scaling`), that code takes them as they come.
+
     A new user is not folded in: the weights of its edges hang on a confidence in each modality that is learned a user.
 
     Args:

@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from metammf.models.config import Search
 from metammf.models.constrained import ConstrainedConfig, ConstraintLosses, ConstraintObjective
-from metammf.models.nodes import NodeModel, init_free_vectors
+from metammf.models.nodes import NodeModel, SearchedScaling, init_free_vectors
 from metammf.nn.backbone import Backbone
-from metammf.nn.content import Content, FeatureScaling, MissingContent
+from metammf.nn.content import Content, MissingContent
 from metammf.nn.invariance import StochasticGate, gradient_variance
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class InvRLConfig(ConstrainedConfig):
     """Weight lambda of the penalty on the gates' means mu."""
     gate_noise: Annotated[float, Field(ge=0), Search(1e-3, 0.5, log=True)] = 0.01
     """Standard deviation of the gates' noise while the mask is learned."""
-    feature_scaling: FeatureScaling = "l2"
+    feature_scaling: SearchedScaling = "l2"
     """How features are brought to a common scale, by statistics of the items that have train interactions."""
     feature_components: Annotated[int, Field(ge=1)] | None = None
     """Principal components that are kept of each modality, at most; all columns by default."""
@@ -106,8 +106,10 @@ class InvRL(NodeModel):
     penalty on W_e and W', and twice gamma's on v (here each kind of parameter has one decay). Its textual features of TikTok are
     words with vectors that it learns; here a modality is a matrix of features.
 
-    *Ours*: a learned vector stands for a modality that an item lacks. An item without a train interaction has v_i = 0, which is
-    where a penalty would leave it, and is scored by its content, whether it is in the data set or is added later.
+    *Ours*: features are centred before they are brought to unit length ("l2"), which the public code does not do (rows of some
+    encoders point nearly all the same way). A learned vector stands for a modality that an item lacks. An item without a
+    train interaction has v_i = 0, which is where a penalty would leave it, and is scored by its content, whether it is in
+    the data set or is added later.
 
     Args:
         config: Its settings.

@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from metammf.models.config import Search
-from metammf.models.nodes import ContentConfig, FreeVectorModel, scaled_features
-from metammf.nn.content import Content, FeatureScaling, modality_key
+from metammf.models.nodes import ContentConfig, FreeVectorModel, SearchedScaling, scaled_features
+from metammf.nn.content import Content, modality_key
 from metammf.nn.content_graph import ContentGraph, has_direction
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class ItemGraphConfig(ContentConfig):
     """Hops over the item graphs."""
     num_neighbours: Annotated[int, Field(ge=1), Search(3, 40, log=True)] = 10
     """Nearest items k of each item in each modality, itself among them."""
-    feature_scaling: FeatureScaling = "none"
+    feature_scaling: SearchedScaling = "none"
     """How features are brought to a common scale, by statistics of the items that have train interactions; the paper takes
     them as they are. Where all are nearly alike, "center" or "standardize" tells them apart."""
     normalize: bool = False

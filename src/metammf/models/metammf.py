@@ -21,9 +21,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from metammf.models.config import ModelConfig, Search
-from metammf.models.nodes import ItemIds, NodeModel, UnknownRow, numbered
+from metammf.models.nodes import ItemIds, NodeModel, SearchedScaling, UnknownRow, numbered
 from metammf.nn.backbone import Backbone, BackboneKind, GATBackbone, GraphSAGEBackbone, LightGCNBackbone
-from metammf.nn.content import Content, FeatureScaling
 from metammf.nn.fusion import DynamicOptions, FusionKind, make_fusion
 from metammf.nn.histories import Histories, Preferences
 from metammf.nn.neighbours import ContentNeighbours
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
     from metammf.models.base import Inputs
+    from metammf.nn.content import Content
     from metammf.nn.graph import BipartiteGraph, Neighbourhoods
 
 
@@ -69,7 +69,7 @@ class MetaMMFConfig(ModelConfig):
     """Whether a tanh bounds the meta information; the paper has none."""
     fusion_dropout: Annotated[float, Field(ge=0, lt=1), Search(0, 0.5)] = 0.0
     """On the features and between the layers of the fusion."""
-    feature_scaling: FeatureScaling = "standardize"
+    feature_scaling: SearchedScaling = "standardize"
     """How features are brought to a common scale, by statistics of the items that have train interactions."""
     feature_components: Annotated[int, Field(ge=1)] | None = None
     """Principal components that are kept of each modality, at most; all columns by default."""

@@ -181,8 +181,8 @@ class MMGCN(ModalModel):
     as they were drawn; what enters is scaled to unit length; modalities are averaged; its linear maps W2 and W3 have biases; and
     three layers always run, whatever number it is given, so that the published run, told two, had three.
 
-    Ours: a user who is new has zero for its id and its preferences, and is folded in by the items with train interactions that it
-    watched.
+    Ours: features are standardised (`feature_scaling`), the authors' code takes them as they come. A user who is new has zero for
+    its id and its preferences, and is folded in by the items with train interactions that it watched.
 
     Args:
         config: Its settings.

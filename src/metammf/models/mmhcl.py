@@ -34,9 +34,8 @@ from torch.nn import functional
 
 from metammf.models.config import Search
 from metammf.models.extended import AllVectors, ExtendedObjective
-from metammf.models.nodes import ContentConfig, NodeModel, init_free_vectors, scaled_features
+from metammf.models.nodes import ContentConfig, NodeModel, SearchedScaling, init_free_vectors, scaled_features
 from metammf.nn.backbone import LightGCNBackbone
-from metammf.nn.content import FeatureScaling
 from metammf.nn.hypergraph import SharedItems, SimilarItems
 from metammf.nn.losses import contrastive_loss
 
@@ -69,7 +68,7 @@ class MMHCLConfig(ContentConfig):
     """Temperature t of both."""
     contrasted_nodes: Annotated[int, Field(ge=2), Search(256, 4096, log=True)] | None = None
     """Nodes of each side that a step contrasts, drawn at random; all by default, as in the paper."""
-    feature_scaling: FeatureScaling = "none"
+    feature_scaling: SearchedScaling = "none"
     """How features are brought to a common scale, by statistics of the items that have train interactions; the paper takes
     them as they are. Where all are nearly alike, "center" or "standardize" tells them apart."""
 

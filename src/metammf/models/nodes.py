@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol, get_args
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from metammf.errors import ConfigError
 from metammf.models.base import Inputs, Model
-from metammf.models.config import ModelConfig
+from metammf.models.config import ModelConfig, Search
 from metammf.nn.content import Content, ContentScaler, FeatureScaling
 
 if TYPE_CHECKING:
@@ -28,11 +28,16 @@ _CHUNK_ROWS = 8192
 _STATISTICS_ROWS = 100_000
 
 
+SearchedScaling = Annotated[FeatureScaling, Search(choices=get_args(FeatureScaling))]
+"""How features are brought to a common scale: searched alike for every model that reads them."""
+
+
 class ContentConfig(ModelConfig):
     """What models that take content can be told of it."""
 
-    feature_scaling: FeatureScaling = "standardize"
-    """How features are brought to a common scale, by statistics of the items that have train interactions."""
+    feature_scaling: SearchedScaling = "standardize"
+    """How features are brought to a common scale, by statistics of the items that have train interactions. Where a paper's own
+    code takes them as they come ("none"), its docstring or recipe says so; a comparison searches it."""
     feature_components: Annotated[int, Field(ge=1)] | None = None
     """Principal components that are kept of each modality, at most; all columns by default."""
     modalities: tuple[str, ...] | None = None

@@ -1,7 +1,7 @@
 """VBPR: matrix factorisation, and beside it taste for what items look like. D width, F total feature width.
 
 Source: He and McAuley, *VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback*, AAAI 2016, eq. 4. Any modalities
-take the place of the visual one.
+take the place of the visual one; their features are standardised (`feature_scaling`), where the paper takes them as they come.
 """
 
 from __future__ import annotations
