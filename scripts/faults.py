@@ -288,7 +288,7 @@ def limited_files(bench: Bench, run: str) -> int:
 
 
 @contextlib.contextmanager
-def small_disk(path: Path, size: int) -> Iterator[Callable[[], None]]:
+def small_disk(path: Path, size: int) -> Iterator[Callable[[], object]]:
     """Mount a disk of `size` bytes at `path`, and give the call that enlarges it."""
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o"]
@@ -452,7 +452,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments and places")
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
     options = parser.parse_args(arguments)
-    faults = [KILLS[number % len(KILLS)] for number in range(options.kills)]
+    faults: list[Callable[[Bench, str], int]] = [KILLS[number % len(KILLS)] for number in range(options.kills)]
     others = [fault for fault in DAMAGES if fault is not full_disk or mounts()]
     faults += [fault for fault in others for _ in range(options.damages)]
     with tempfile.TemporaryDirectory(prefix="metammf-faults-") as folder:

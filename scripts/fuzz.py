@@ -51,6 +51,8 @@ from metammf.files import read_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
 MIB = 1 << 20
 TIMES, PLUS = 128, 512 * MIB
 """A small file may take so many times its size, and so many bytes."""
@@ -85,11 +87,11 @@ class Reader:
 
 def _dataset() -> Dataset:
     rng = np.random.default_rng(0)
-    cells = rng.permutation(11 * 8)[:50]
+    cells = rng.permutation(11 * 8).astype(np.int32)[:50]
     log = Interactions(cells // 8, cells % 8, 12, 9, rng.integers(10**9, 2 * 10**9, 50), rng.choice([1.0, 5.0], 50))
     lacking = np.ones(9, dtype=np.bool_)
     lacking[[2, 8]] = False
-    matrices = {
+    matrices: dict[str, NDArray[Any]] = {
         "visual": rng.standard_normal((9, 4)).astype(np.float32),
         "textual": rng.standard_normal((9, 3)).astype(np.float16),
     }

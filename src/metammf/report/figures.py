@@ -53,7 +53,7 @@ def check_picture(path: Path) -> None:
         raise ConfigError(f"{path}: expected a name that ends in {', '.join(PICTURES)}")
 
 
-def save_chart(chart: alt.Chart | alt.LayerChart | alt.VConcatChart, path: Path) -> None:
+def save_chart(chart: alt.Chart | alt.LayerChart | alt.VConcatChart | alt.HConcatChart, path: Path) -> None:
     """Write a chart as SVG, PNG, PDF or a page of its own that needs no network, by the extension, atomically.
 
     Raises:
