@@ -140,7 +140,10 @@ def kept_in(out: Path, one: Comparison) -> ComparisonResults | None:
             raise SystemExit(
                 f"{path}: {what}: expected {asked}, found {there}: see COMPARISONS in {Path(__file__).name}"
             )
-    return replace(found, command=shlex.join(one.command()), complete=done >= set(one.models))
+    left_out = tuple(
+        left for left in found.left_out if left.reason != NOT_ASKED_FOR
+    )  # what stood there before is nobody's matter
+    return replace(found, command=shlex.join(one.command()), complete=done >= set(one.models), left_out=left_out)
 
 
 def copy(one: Comparison, out: Path, to: Path) -> bool:

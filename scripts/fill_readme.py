@@ -23,6 +23,8 @@ from metammf.files import atomic_open
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+_FEW_USERS = 30
+"""Of fewer users a part's NDCG is not shown among the ablations."""
 METRICS = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
 TITLES = {
     "tiktok": "TikTok, published split, train left out",
@@ -48,7 +50,7 @@ PUBLISHED = {
 }
 TAGS = (
     "The textual features are made of tags that the same users gave, so that part of what they tell is the users' own taste;"
-    " A table below has the same on audio alone, which has none of that."
+    " a table below has the same on audio alone, which has none of that."
 )
 CAPTIONS = {
     "tiktok": "Published rows are of models that had a textual modality too, which the public files lack; their epoch was chosen"
@@ -235,6 +237,16 @@ def costs(models: dict[str, list[dict[str, Any]]]) -> list[str]:
     return table(head, rows)
 
 
+def _part(tables: dict[str, Any], part: str) -> float | None:
+    """Return NDCG@20 of cold items, warm ones or cold users; None of a handful of users, which would tell nothing."""
+    found = tables.get(part, {})
+    return found["among_all"]["ndcg@20"] if found.get("num_users", 0) >= _FEW_USERS else None
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}".removeprefix("0")
+
+
 def ablations(name: str) -> list[str]:
     """Return the table of one study of `scripts/ablate.py`: of what that asks for, as its recipe stands now."""
     study = next(one for one in ablate.STUDIES if one.name == name)
@@ -251,16 +263,15 @@ def ablations(name: str) -> list[str]:
     )
     timed = all("cost" in one for one in found)
     head = [f"`{found[0]['recipe']}`, seed 0, validation", "R@20", "N@20", "cold N@20", "warm N@20", "epoch"]
-    cold_users = all(one["validation"].get("cold_users", {}).get("among_all") for one in found)
+    cold_users = any(_part(one["validation"], "cold_users") is not None for one in found)
     head += (["cold users N@20"] if cold_users else []) + (["s an epoch"] if timed else [])
     rows = []
     for one in base + rest:
         tables = one["validation"]
         values = [tables["metrics"]["recall@20"], tables["metrics"]["ndcg@20"]]
-        values += [tables[part]["among_all"].get("ndcg@20", 0.0) for part in ("cold", "warm")]
-        cells = [f"{value:.4f}".removeprefix("0") for value in values] + [str(one["epochs"])]
-        if cold_users:
-            cells.append(f"{tables['cold_users']['among_all']['ndcg@20']:.4f}".removeprefix("0"))
+        values += [_part(tables, part) for part in ("cold", "warm")]
+        cells = [*map(_shown, values), str(one["epochs"])]
+        cells += [_shown(_part(tables, "cold_users"))] if cold_users else []
         cells += [f"{one['cost']['median_epoch_seconds']:.1f}"] if timed else []
         settings = ", ".join(f"`{setting}`" for setting in one["settings"])
         rows.append([f"{one['change']}{': ' + settings if settings else ''}", *cells])
@@ -278,14 +289,20 @@ def replace_between(path: Path, begin: str, end: str, lines: list[str]) -> None:
         stream.write(before + begin + "\n" + "\n".join(["", *lines, ""]) + end + after)
 
 
+def not_run(script: str) -> list[str]:
+    """Say that something is still to be measured, and by what."""
+    return [f"Not run yet: `python scripts/{script}`.", ""]
+
+
 def fill_comparisons(root: Path = ROOT) -> None:
     """Put each comparison that is there into docs/results.md, and a shorter table into the README where that has its marks."""
     for name in COMPARISONS:
         path = root / "results" / name / RESULTS_FILE
+        begin, end = (f"<!-- comparison-{name}:{mark} -->" for mark in ("begin", "end"))
         if not path.is_file():
+            replace_between(root / "docs" / "results.md", begin, end, not_run(f"comparisons.py --only {name}"))
             continue
         found = ComparisonResults.read(path)
-        begin, end = (f"<!-- comparison-{name}:{mark} -->" for mark in ("begin", "end"))
         replace_between(root / "docs" / "results.md", begin, end, whole_table(found))
         readme = root / "README.md"
         if begin in readme.read_text(encoding="utf-8"):
@@ -308,7 +325,8 @@ def main() -> None:
     fill_comparisons()
     for bench in ABLATED:
         begin, end = (f"<!-- {bench}:{mark} -->" for mark in ("begin", "end"))
-        replace_between(ROOT / "docs" / "findings.md", begin, end, ablations(bench))
+        lines = ablations(bench) or not_run(f"ablate.py --only {bench}")
+        replace_between(ROOT / "docs" / "findings.md", begin, end, lines)
 
 
 if __name__ == "__main__":

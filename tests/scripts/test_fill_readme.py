@@ -83,6 +83,19 @@ def test_ablations_show_what_is_asked_for_by_the_recipe_as_it_stands(
     assert fill_readme.ablations("tiktok-width") == []
 
 
+def test_a_comparison_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "results.md"
+    page.parent.mkdir()
+    marks = {
+        name: f"<!-- comparison-{name}:begin -->\n<!-- comparison-{name}:end -->" for name in fill_readme.COMPARISONS
+    }
+    page.write_text("\n".join(marks.values()), encoding="utf-8")
+    fill_readme.fill_comparisons(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    for name in fill_readme.COMPARISONS:
+        assert f"Not run yet: `python scripts/comparisons.py --only {name}`." in text
+
+
 def test_the_findings_have_a_place_for_each_study_full_or_empty(tmp_path: Path) -> None:
     text = (fill_readme.ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
     assert set(fill_readme.ABLATED) == {study.name for study in ablate.STUDIES}
