@@ -5,8 +5,17 @@ from typing import Any
 import pytest
 
 from metammf.errors import ConfigError
-from metammf.experiments.config import recipe_names
-from metammf.experiments.studies import KINDS, Ask, config_of, make_plan, takes_content
+from metammf.experiments.config import merge, recipe_names
+from metammf.experiments.search_space import is_solved
+from metammf.experiments.studies import (
+    KINDS,
+    NO_PLACEBO,
+    Ask,
+    config_of,
+    make_plan,
+    placebo_recipes,
+    takes_content,
+)
 
 MODALITIES = ("visual", "acoustic", "textual")
 
@@ -68,6 +77,18 @@ def test_placebo_is_every_kind_for_every_model_named() -> None:
         (recipe, placebo) for recipe in ("vbpr", "metammf-mf") for placebo in (None, "shuffle", "noise", "drop")
     ]
     assert all(one.recipe == one.key for one in found.variants if one.placebo is None)
+
+
+def test_placebo_is_asked_of_every_model_that_content_trains() -> None:
+    """Whoever ships a recipe of a new model finds it in the study; one that is not to be there needs a reason."""
+    trained = {name for name in recipe_names() if takes_content(name) and not is_solved(merge(name).config)}
+    asked = {variant.recipe for variant in plan("placebo").variants}
+    assert asked == set(placebo_recipes()) == trained - NO_PLACEBO.keys()
+    assert NO_PLACEBO.keys() <= trained
+    assert all(NO_PLACEBO.values())
+    models = {name: merge(name).config.model.name for name in trained}
+    assert {models[name] for name in asked} == set(models.values())
+    assert asked >= {"bm3", "diffmm", "freedom", "lattice", "metammf-lightgcn", "metammf-wide", "mgcn", "mmhcl", "vbpr"}
 
 
 def test_overall_tests_ours_against_all_others_and_each_other() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from metammf.data.features import PLACEBOS, Placebo
 from metammf.errors import ConfigError, did_you_mean
 from metammf.experiments.config import merge, recipe_names
+from metammf.experiments.search_space import is_solved
 from metammf.models.metammf import MetaMMFConfig
 
 if TYPE_CHECKING:
@@ -33,6 +34,19 @@ PAPER = (
     "metammf-gcn",
 )
 """The models of the paper's main table, in its order."""
+NO_PLACEBO: Mapping[str, str] = {
+    "freedom-softmax": "FREEDOM, which is there, by another objective",
+    "metammf-cold": "for items that nobody has watched, which few splits have",
+    "metammf-cold-cp": "as metammf-cold",
+    "metammf-gcn-large": "for logs of millions of users",
+    "metammf-mf-large": "as metammf-gcn-large",
+    "mgcn-softmax": "MGCN, which is there, by another objective",
+    "static-cold": "as metammf-cold",
+    "static-gcn": "metammf-gcn, which is there, less what is dynamic",
+    "static-lightgcn": "metammf-lightgcn, which is there, less what is dynamic",
+    "static-mf": "metammf-mf, which is there, less what is dynamic",
+}
+"""Recipes of trained models that take content and are not asked for by the placebo study unless they are named -> why."""
 DYNAMIC = {"cp": "CP", "dense": "dense"}
 STATIC = {"concat": "one network", "sum": "sum", "gated": "gated", "attention": "attention"}
 _PLACEBO_LABELS = {"shuffle": "shuffled", "noise": "noise", "drop": "dropped"}
@@ -108,6 +122,10 @@ class Ask:
     modalities: tuple[str, ...] = ()
 
 
+def _by_default() -> tuple[str, ...]:
+    return ("metammf-gcn",)
+
+
 @dataclass(frozen=True)
 class Kind:
     """A study that can be asked for.
@@ -116,7 +134,7 @@ class Kind:
         title: Of its page.
         question: What it is to answer.
         build: Makes the plan's variants and pairs.
-        recipes: Default models.
+        recipes: Gives the default models.
         values: Default values of the axis; empty where there is none.
         axis: Title of the axis.
         log_axis: Whether that counts in powers of two.
@@ -125,7 +143,7 @@ class Kind:
     title: str
     question: str
     build: Callable[[Ask], tuple[list[Variant], list[tuple[str, str]]]]
-    recipes: tuple[str, ...] = ("metammf-gcn",)
+    recipes: Callable[[], tuple[str, ...]] = _by_default
     values: tuple[int, ...] = ()
     axis: str | None = None
     log_axis: bool = False
@@ -144,9 +162,8 @@ def make_plan(name: str, ask: Ask) -> Plan:
         raise ConfigError(f"study {name} has no values to choose; those with values: {', '.join(_with_values())}")
     if any(value < 1 for value in ask.values):
         raise ConfigError(f"study {name}: values are whole numbers of at least 1, got {list(ask.values)}")
-    known = [recipe for recipe in kind.recipes if recipe in recipe_names()]
     filled = Ask(
-        _each_once(ask.recipes) or tuple(known),
+        _each_once(ask.recipes) or kind.recipes(),
         tuple(sorted(set(ask.values or kind.values))),
         ask.settings,
         ask.modalities,
@@ -318,6 +335,15 @@ def takes_content(recipe: str, settings: Mapping[str, Any] | None = None) -> boo
     return "modalities" in type(merge(recipe, settings).config.model).model_fields
 
 
+def placebo_recipes() -> tuple[str, ...]:
+    """The recipes that ship whose models are trained and take content; of those that are left out `NO_PLACEBO` tells why."""
+    return tuple(
+        name
+        for name in recipe_names()
+        if name not in NO_PLACEBO and takes_content(name) and not is_solved(merge(name).config)
+    )
+
+
 def _subsets(modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
     """All subsets, the largest first; where they would be many, all, those that lack one, and each alone."""
     count = len(modalities)
@@ -359,7 +385,7 @@ KINDS: dict[str, Kind] = {
         "The models of the table",
         "How do the models rank, each at its recipe's settings?",
         _overall,
-        recipes=PAPER,
+        recipes=lambda: PAPER,
     ),
     "fusion": Kind(
         "Static against dynamic fusion",
@@ -402,7 +428,7 @@ KINDS: dict[str, Kind] = {
         "Placebo modalities",
         "Does the content help at all?",
         _placebo,
-        recipes=("vbpr", "metammf-mf", "mmgcn", "grcn", "lattice", "invrl", "metammf-gcn"),
+        recipes=placebo_recipes,
     ),
 }
 """The studies by name."""
