@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
 from doc_tables import decimals, label, table
-from metammf.report.comparison_table import columns, lines, published_only, ranked
-from metammf.report.comparison_words import findings
+from metammf.report.comparison_table import chosen_told, columns, lines, published_only, ranked, trials_told
+from metammf.report.comparison_words import TRIALS_NOTE, findings, searches
 from metammf.report.tables import of_values
 
 if TYPE_CHECKING:
@@ -35,7 +35,14 @@ def whole_table(results: ComparisonResults) -> list[str]:
         if column.table in _TABLES and (column.table != "all" or column.metric.endswith(("@10", "@20")))
     ]
     head = ["model", f"validation {_heading(results.profile.chosen_by)}", *map(_title, shown)]
-    head += ["trials", "minutes", "s an epoch", "peak MiB", *(["published"] if results.published else [])]
+    head += [
+        "trials (ended)",
+        "chosen",
+        "minutes",
+        "s an epoch",
+        "peak MiB",
+        *(["published"] if results.published else []),
+    ]
     rows = [
         [
             label(line.model.name),
@@ -54,18 +61,18 @@ def whole_table(results: ComparisonResults) -> list[str]:
                 decimals(one["values"][at.metric]) if at.table == "all" and at.metric in one["values"] else ""
                 for at in shown
             ),
-            *[""] * 5,
+            *[""] * 6,
         ]
         for one in published_only(results)
     ]
     told = [f"- {_in_words(results, text)}" for text in findings(results)]
-    return [_budget(results), "", *table(head, rows), *told, *_left_out(results), ""]
+    return [_budget(results), "", *table(head, rows), TRIALS_NOTE, "", *told, *_left_out(results), ""]
 
 
 def short_table(results: ComparisonResults) -> list[str]:
     """Return the models that validation puts first, MetaMMF in all its forms, and the controls, each with its place there.
 
-    Below them the models that were left out: a place is one among those that are in.
+    Below them the models that the budget hardly searched, and those that were left out: a place is one among those that are in.
     """
     tested = results.profile.tested
     shown = [column for column in columns(results) if column.table in _TABLES and column.metric in tested]
@@ -80,8 +87,8 @@ def short_table(results: ComparisonResults) -> list[str]:
             theirs = [_theirs(results, line.published)] if results.published else []
             name = label(model.name) if place is None else f"{place}. {label(model.name)}"
             rows.append([name, *_cells(results, line, shown), *theirs])
-    left = _left_out(results)
-    return [_budget(results), "", *table(head, rows), *left, *([""] if left else [])]
+    below = [*(f"- {_in_words(results, text)}" for text in searches(results)), *_left_out(results)]
+    return [_budget(results), "", *table(head, rows), *below, *([""] if below else [])]
 
 
 def _left_out(results: ComparisonResults) -> list[str]:
@@ -122,12 +129,13 @@ def _cell(entry: Entry) -> str:
 
 
 def _costs(line: Line) -> list[str]:
-    """Trials, minutes of search, seconds an epoch and the peak of memory; an epoch of a solved model is none."""
+    """Trials, the one chosen, minutes of search, seconds an epoch and the peak of memory; an epoch of a solved model is none."""
     model = line.model
     epoch = of_values(one.seconds_per_epoch for one in model.seeds)
     peak = max((one.peak_mib for one in model.seeds if one.peak_mib is not None), default=None)
     return [
-        str(len(model.trials)),
+        trials_told(model),
+        chosen_told(model),
         f"{sum(trial.seconds for trial in model.trials) / 60:.1f}",
         "" if epoch is None else f"{epoch.mean:.2g}" if epoch.mean < 10 else f"{epoch.mean:.0f}",
         "" if peak is None else f"{peak:.0f}",

@@ -18,6 +18,10 @@ def test_a_comparison_prints_who_leads_and_goes_on_where_it_was(metammf, groups,
     assert first.status == 0, first.err
     assert "two groups, profile metammf" in first.out
     assert "recall@10: ease is" in first.out
+    assert "trials (ended)" in first.out
+    assert "2 (2)" in first.out
+    assert "no. 0 is always the recipe as it stands" in first.out
+    assert "Hardly searched, since fewer than 3 of their trials ended: ease." in first.out
     assert str(tmp_path / "out" / "comparison.json") in first.out
     assert "5/5 popularity seed 1: validation recall@10" in first.err
     results = ComparisonResults.read(tmp_path / "out" / "comparison.json")

@@ -21,8 +21,10 @@ from metammf.experiments import compare, evaluating, finals
 from metammf.experiments.compare import ComparisonPlan, died, run_comparison
 from metammf.experiments.compare import work as compare_work
 from metammf.experiments.comparison_results import ComparisonResults, LeftOut
-from metammf.experiments.finals import FinalJob
+from metammf.experiments.environment import source_hash
+from metammf.experiments.finals import FINAL_FILE, FinalJob
 from metammf.experiments.workers import Death
+from metammf.files import read_json, write_json
 from metammf.testing.data import scrambled
 
 SETTINGS = {"training.epochs": 2, "training.batch_size": 200}
@@ -202,6 +204,44 @@ def test_models_and_seeds_may_join_later(finished, folder, tmp_path):
     assert choices(more)["ease"] == choices(finished[0])["ease"]
     # Those that are not asked for any more are told of: nobody is to drop what came out badly without a word.
     assert more.left_out == tuple(LeftOut(name, compare.NOT_ASKED_FOR) for name in (MODELS[0], "popularity"))
+
+
+def test_every_result_names_the_code_that_made_it(finished):
+    made = {one.source for model in finished[0].models for one in (*model.trials, *model.seeds)}
+    assert made == {source_hash()}
+
+
+def of_other_source(out, *, noted):
+    """Let the trials of ease in a folder, and its final run, be of other code, which has noted it or was older than that."""
+    ledger, run = out / "ledger.jsonl", out / "models" / "ease" / "seed-1"
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    for line in lines:
+        if line["model"] == "ease":
+            line["source"] = "a" * 64 if noted else None
+    ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    final = read_json(run / FINAL_FILE)
+    final["result"]["source"] = None
+    write_json(run / FINAL_FILE, final)
+    write_json(run / "environment.json", read_json(run / "environment.json") | {"source": "b" * 64})
+
+
+@pytest.mark.parametrize(("noted", "told"), [(True, "aaaaaaaaaaaa, bbbbbbbbbbbb"), (False, "not noted, bbbbbbbbbbbb")])
+def test_going_on_with_other_code_is_told_once_and_kept(finished, folder, tmp_path, caplog, noted, told):
+    """A final run of before results named their source has it from the run, which always did."""
+    out = shutil.copytree(finished[1], tmp_path / "out")
+    of_other_source(out, noted=noted)
+    again = run_comparison(plan(folder), out)
+    assert not caplog.records  # nothing is left to do, so that nothing new is mixed with it
+    ease = again.models[1]
+    assert {trial.source for trial in ease.trials} == {"a" * 64 if noted else None}
+    assert [one.source for one in ease.seeds] == ["b" * 64]
+    more = run_comparison(plan(folder, models=(*MODELS, "p3")), out)
+    (record,) = caplog.records
+    assert f"4 of 11 trials and final runs are of other source than this program's, {source_hash()[:12]} ({told})" in (
+        record.getMessage()
+    )
+    assert more.models[1] == ease
+    assert {one.source for one in (*more.models[3].trials, *more.models[3].seeds)} == {source_hash()}
 
 
 def test_trials_of_another_search_are_not_gone_on_with(finished, folder, tmp_path):

@@ -81,6 +81,23 @@ def test_a_file_of_before_models_were_tried_again_reads():
     assert ComparisonResults.from_plain(values) == RESULTS
 
 
+def test_a_file_of_before_results_named_their_source_reads():
+    values = RESULTS.to_plain()
+    for model in values["models"]:
+        for one in (*model["trials"], *model["seeds"]):
+            assert one.pop("source") is None
+    assert ComparisonResults.from_plain(values) == RESULTS
+
+
+def test_what_the_budget_a_failure_or_a_death_cut_off_has_not_ended():
+    states = ("finished", "pruned", "stopped", "failed", "died")
+    trials = tuple(Trial(place, {}, state, 1.0, 7 + place, 0.3) for place, state in enumerate(states))
+    models = [replace(MODEL, trials=trials, chosen_trial=place) for place in range(3)]
+    assert [trial.state for trial in trials if trial.ended] == ["finished", "pruned"]
+    assert models[0].num_ended == 2
+    assert [model.cut_short_at for model in models] == [None, None, 9]
+
+
 def test_plain_values_are_what_json_holds():
     assert json.loads(json.dumps(RESULTS.to_plain(), allow_nan=False)) == RESULTS.to_plain()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from metammf.errors import FileFormatError, WriteError
@@ -27,6 +30,15 @@ def test_what_was_added_is_read_back(path):
     assert ledger.trials("ease") == (trial(0), trial(1, 0.75))
     assert ledger.trials("mf")[0].reason == "the loss is not finite"
     assert ledger.trials("p3") == ()
+
+
+def test_a_line_of_before_trials_named_their_source_reads(path):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.pop("source") for line in lines] == [None] * 3
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert Ledger(path).trials("ease") == (trial(0), trial(1, 0.75))
+    Ledger(path).add("p3", replace(trial(0), source="5" * 64))
+    assert Ledger(path).trials("p3")[0].source == "5" * 64
 
 
 @pytest.mark.parametrize("cut", [1, 20, 100])

@@ -16,6 +16,7 @@ from metammf.data.dataset import Catalog
 from metammf.data.folder import load_dataset, save_dataset
 from metammf.errors import ConfigError, DataError, MissingExtraError, RunError
 from metammf.experiments.config import merge
+from metammf.experiments.environment import source_hash
 from metammf.experiments.evaluating import evaluate_run
 from metammf.experiments.listing import list_runs
 from metammf.experiments.run import Run, RunOptions, train_run
@@ -46,6 +47,18 @@ class Told:
 @pytest.fixture(scope="module")
 def dynamic(folder, tmp_path_factory):
     return train_run(merge("metammf-mf", SMALL), folder, tmp_path_factory.mktemp("runs") / "dynamic")
+
+
+def test_a_run_knows_the_code_that_trained_it(dynamic, tmp_path):
+    """Where that is not noted, or its file is damaged or gone, nobody knows."""
+    assert dynamic.source == source_hash()
+    copy = Run.load(shutil.copytree(dynamic.path, tmp_path / "copy"))
+    environment = copy.path / "environment.json"
+    for text in ("{}", "[]", "{"):
+        environment.write_text(text)
+        assert copy.source is None
+    environment.unlink()
+    assert copy.source is None
 
 
 def test_what_is_read_back_is_what_was_trained(dynamic, folder):

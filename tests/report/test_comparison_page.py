@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from metammf.errors import MissingExtraError
-from metammf.experiments.comparison_results import PublishedFigure
+from metammf.experiments.comparison_results import PublishedFigure, Trial
 from metammf.report.comparison_page import comparison_page, write_comparison
 from metammf.report.comparison_table import columns, kind_of, lines, published_only
 from metammf.report.comparison_words import findings, headline
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from metammf.experiments.comparison_results import ComparisonResults, ModelResult
+    from metammf.experiments.comparison_results import ComparisonResults, ModelResult, TrialState
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -107,6 +107,8 @@ def test_the_csv_holds_the_numbers(folder: Path, comparison: ComparisonResults) 
         assert float(row["ndcg@20 all std"] or "nan") == pytest.approx(
             model.deviation("ndcg@20") or math.nan, nan_ok=True
         )
+    searched = [rows["vbpr"][head] for head in ("settings searched", "trials", "trials_ended", "chosen_trial")]
+    assert searched == ["1", "3", "2", "1"]
     assert rows["vbpr"]["published"] == "0.0134"
     assert rows["ease"]["published"] == ""
     with (folder / "tests.csv").open(encoding="utf-8", newline="") as stream:
@@ -251,6 +253,38 @@ def test_findings_name_the_rivals_the_placebo_and_what_is_published(comparison: 
         "Best published NDCG@20: 0.0525 (MDMNS, epoch picked on test); with the epoch picked on validation 0.0492"
         in told
     )
+
+
+def test_who_was_hardly_searched_or_cut_short_is_named(comparison: ComparisonResults) -> None:
+    """A pruned trial was looked at; one that the budget ended, or that failed, was not. Popularity has nothing to search."""
+
+    def with_states(model: ModelResult, *states: TrialState, chosen: int = 0) -> ModelResult:
+        trials = [Trial(place, {}, state, 9.0, 20 + place, 0.03) for place, state in enumerate(states)]
+        return replace(model, trials=tuple(trials), chosen_trial=chosen)
+
+    by_name = {model.name: model for model in comparison.models}
+    ease, vbpr, ours = by_name["ease"], by_name["vbpr"], by_name["metammf-lightgcn"]
+    models = (
+        by_name["popularity"],
+        with_states(ease, "finished", "failed", "finished"),
+        with_states(vbpr, "stopped", "finished", "stopped", chosen=2),
+        with_states(ours, "finished", "pruned", "pruned", "stopped", chosen=3),
+    )
+    told = findings(replace(comparison, models=models))
+    assert (
+        "Hardly searched, since fewer than 3 of their trials ended: ease; vbpr. At the recipe as it stands: 1 of 2. What a longer"
+        " search would make of these models is not known."
+    ) in told
+    assert (
+        "Chosen from a trial that the budget cut short, whose epochs, in brackets, the final runs could not pass:"
+        " metammf-lightgcn (23); vbpr (22)."
+    ) in told
+    searched = replace(comparison, models=tuple(with_states(model, "finished", "pruned", "pruned") for model in models))
+    assert not [text for text in findings(searched) if "searched" in text or "cut short" in text]
+    page = text_of(comparison_page(replace(comparison, models=models, tests=())))
+    assert "Trials (ended) Chosen Minutes of search" in page
+    assert "4 (3) no. 3 0.6" in page
+    assert "no. 0 is always the recipe as it stands" in page
 
 
 def test_a_comparison_that_has_just_begun(comparison: ComparisonResults) -> None:

@@ -43,7 +43,11 @@ def test_all_models_in_the_order_of_validation_with_costs(comparison: Comparison
     assert vbpr["R@20"] == decimals(model.mean("recall@20") or 0, model.deviation("recall@20"))
     assert vbpr["published"] == ".0380 / .0134"
     assert rows["*MDMNS, as published*"]["N@20"] == ".0525"
-    assert (vbpr["trials"], vbpr["minutes"], vbpr["peak MiB"], vbpr["s an epoch"]) == ("3", "0.7", "512", "0.82")
+    costs = ("trials (ended)", "chosen", "minutes", "peak MiB", "s an epoch")
+    assert tuple(vbpr[head] for head in costs) == ("3 (2)", "no. 1", "0.7", "512", "0.82")
+    assert rows["Popularity"]["trials (ended)"] == "1 (1)"
+    (note,) = (line for line in lines if line.startswith("Trials: all of the ledger, and in brackets those that ended"))
+    assert note.endswith("no. 0 is always the recipe as it stands.")
     assert ours["N@20"].startswith("**")
     assert ours["cold N@20"].startswith("**")
     assert rows["MetaMMF on LightGCN, features replaced by noise"]["N@20"].endswith(" †")
@@ -52,9 +56,16 @@ def test_all_models_in_the_order_of_validation_with_costs(comparison: Comparison
     assert "- Left out: GAT, ids alone: the loss became infinite." in lines
 
 
-def test_a_short_table_names_below_it_what_was_left_out(comparison: ComparisonResults) -> None:
-    assert short_table(comparison)[-3:] == ["", "- Left out: GAT, ids alone: the loss became infinite.", ""]
+def test_a_short_table_names_below_it_what_was_hardly_searched_or_left_out(comparison: ComparisonResults) -> None:
+    above, searched, left, end = short_table(comparison)[-4:]
+    assert (above, left, end) == ("", "- Left out: GAT, ids alone: the loss became infinite.", "")
+    assert searched.startswith(
+        "- Hardly searched, since fewer than 3 of their trials ended: MetaMMF on LightGCN; MetaMMF"
+    )
     assert not any("Left out" in line for line in short_table(replace(comparison, left_out=())))
+    alone = replace(comparison, left_out=(), models=comparison.models[:1])  # popularity, which has nothing to search
+    assert short_table(alone)[-1] == ""
+    assert not any(line.startswith("- ") for line in short_table(alone))
 
 
 def test_a_comparison_that_is_not_done_says_so(comparison: ComparisonResults) -> None:

@@ -97,6 +97,8 @@ def compare(
 
 def _summarise(results: "ComparisonResults", path: Path) -> None:
     from metammf.cli.console import out, table
+    from metammf.report.comparison_table import chosen_told, trials_told
+    from metammf.report.comparison_words import TRIALS_NOTE, searches
 
     metrics = [f"{name}@{k}" for k in results.profile.ks for name in results.profile.metrics]
     shown = [name for name in metrics if name in results.profile.tested] or metrics
@@ -107,7 +109,8 @@ def _summarise(results: "ComparisonResults", path: Path) -> None:
             f"{one.validation(results.profile.chosen_by):.4f}",
             *(_cell(one, metric, place) for place in _tables(results) for metric in shown),
             one.parameters,
-            len(one.trials),
+            trials_told(one),
+            chosen_told(one),
             f"{sum(trial.seconds for trial in one.trials) / 60:.1f}",
         )
         for one in ranked
@@ -116,8 +119,19 @@ def _summarise(results: "ComparisonResults", path: Path) -> None:
     title = (
         f"{results.data.name}, profile {results.profile.name}: test, mean ± deviation over seeds; ordered by validation"
     )
-    columns = ("model", f"validation {results.profile.chosen_by}", *heads, "parameters", "trials", "minutes")
+    columns = (
+        "model",
+        f"validation {results.profile.chosen_by}",
+        *heads,
+        "parameters",
+        "trials (ended)",
+        "chosen",
+        "minutes",
+    )
     table(columns, rows, title=title)
+    out.print(TRIALS_NOTE)
+    for told in searches(results):
+        out.print(told)
     for one in results.left_out:
         out.print(f"left out: {one.name}: {one.reason}")
     _say_who_leads(results, ranked)

@@ -37,7 +37,7 @@ from metammf.experiments.comparison_results import (
 )
 from metammf.experiments.config import from_mapping
 from metammf.experiments.contenders import Contender, contenders, left_out
-from metammf.experiments.environment import environment
+from metammf.experiments.environment import environment, source_hash
 from metammf.experiments.evaluating import EVALUATIONS
 from metammf.experiments.finals import FINAL_FILE, Final, FinalJob, NoFinal, read_final, run_final
 from metammf.experiments.jobs import run_as_they_come
@@ -283,6 +283,7 @@ class _Comparison:
     def run(self) -> ComparisonResults:
         for contender in list(self.able.values()):
             self._take_up(contender)
+        self._warn_of_other_sources()
         self._tell("")
         run_as_they_come(work, self._next, self._done, self.plan.jobs, here=self.plan.here, died=died)
         results = self._results(complete=not any(one.tried_again for one in self.unable))
@@ -372,6 +373,25 @@ class _Comparison:
                 if final is not None:
                     self.finals[contender.name][seed] = final
             self._finish(contender)
+
+    def _warn_of_other_sources(self) -> None:
+        """Say so where code goes on with what other code has begun; of one without a source that is so, for this one notes it."""
+        if all(self._next_of(contender) is None for contender in self.able.values()):
+            return
+        there = [trial.source for name in self.able for trial in self.ledger.trials(name)]
+        there += [final.result.source for name in self.able for final in self.finals[name].values()]
+        others = [source for source in there if source != source_hash()]
+        if others:
+            told = ", ".join(dict.fromkeys("not noted" if source is None else source[:12] for source in others))
+            log.warning(
+                "%s: %d of %d trials and final runs are of other source than this program's, %s (%s); it goes on, and the results"
+                " tell which is of which",
+                self.out,
+                len(others),
+                len(there),
+                source_hash()[:12],
+                told,
+            )
 
     def _done(self, number: int, outcome: Trial | Final | NoFinal) -> None:
         contender, job = self._running.pop(number)

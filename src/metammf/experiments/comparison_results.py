@@ -189,6 +189,7 @@ class Trial:
         value: The best validation value of the metric that chooses; None where it failed.
         curve: (epoch, validation value) of each look.
         reason: Why it failed or died.
+        source: SHA-256 of the code that ran it, or ended it where another had begun; None where that was not noted.
     """
 
     __pydantic_config__ = _STRICT
@@ -201,11 +202,17 @@ class Trial:
     value: float | None
     curve: tuple[tuple[int, float], ...] = ()
     reason: str | None = None
+    source: str | None = None
 
     @property
     def counts(self) -> bool:
         """Whether it is one of the trials that a search may have; one that died is tried again in its place."""
         return self.state != "died"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was looked at to its end, its patience, its last epoch or its pruning: no budget cut it short."""
+        return self.state in ("finished", "pruned")
 
 
 @dataclass(frozen=True)
@@ -245,6 +252,7 @@ class SeedResult:
         seconds: Of the whole run, looks at validation included.
         peak_mib: The most memory that its process had held by the end; None where the system does not tell.
         curve: (epoch, validation value of the metric that chooses) of each look.
+        source: SHA-256 of the code that trained it, or went on with it last; None where that was not noted.
     """
 
     __pydantic_config__ = _STRICT
@@ -258,6 +266,7 @@ class SeedResult:
     seconds: float
     peak_mib: float | None
     curve: tuple[tuple[int, float], ...] = ()
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -299,6 +308,17 @@ class ModelResult:
     chosen_trial: int
     config: Mapping[str, Any]
     seeds: tuple[SeedResult, ...]
+
+    @property
+    def num_ended(self) -> int:
+        """How many of its trials were looked at to their end."""
+        return sum(trial.ended for trial in self.trials)
+
+    @property
+    def cut_short_at(self) -> int | None:
+        """Epochs of the chosen trial where the budget cut it short, so that the final runs get no more; else None."""
+        stopped = (trial for trial in self.trials if trial.number == self.chosen_trial and trial.state == "stopped")
+        return next((trial.epochs for trial in stopped), None)
 
     def mean(self, metric: str, table: str = "all") -> float | None:
         """Return the mean over seeds of a test metric; None where the table has no interactions."""
@@ -404,7 +424,8 @@ class ComparisonResults:
         profile: The protocol.
         budget: Of each model.
         command: What made it.
-        environment: Versions, machine, threads: `metammf.experiments.environment.environment`.
+        environment: Versions, machine, threads of the process that wrote this: `metammf.experiments.environment.environment`.
+            Which code a trial or a final run is of, its own `source` tells.
         started: When, in UTC, ISO 8601.
         updated: When this was written.
         complete: Whether the same command has nothing left to do: each model that was asked for is in here, or left out for good.

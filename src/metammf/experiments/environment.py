@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, threads. Recorded, never read back."""
+"""What a run ran on: versions, machine, threads. Recorded; the source alone is read back, to say what is of which version."""
 
 from __future__ import annotations
 

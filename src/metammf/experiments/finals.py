@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -107,14 +107,17 @@ def read_final(out: Path, config: RunConfig) -> Final | None:
     path = out / FINAL_FILE
     if not path.is_file():
         return None
-    if Run.load(out).config != config:
+    run = Run.load(out)
+    if run.config != config:
         raise RunError(
             f"{out} holds a run of other settings than those that the search chose: name another folder with --out"
         )
     try:
-        return TypeAdapter(Final).validate_python(read_json(path))
+        final = TypeAdapter(Final).validate_python(read_json(path))
     except ValidationError as error:
         raise RunError(f"{path}: damaged; remove it, and the same command writes it again") from error
+    # Results have noted it for a shorter time than runs.
+    return replace(final, result=replace(final.result, source=final.result.source or run.source))
 
 
 def seed_result(run: Run, validation: Evaluation, test: Evaluation, device: str) -> SeedResult:
@@ -131,6 +134,7 @@ def seed_result(run: Run, validation: Evaluation, test: Evaluation, device: str)
         seconds=round(sum(epoch_cost(record, device) for record in epochs) or run.record["seconds"], 3),
         peak_mib=run.record.get("peak_resident_mib"),
         curve=tuple((record.epoch, record.metrics[metric]) for record in epochs if metric in record.metrics),
+        source=run.source,
     )
 
 

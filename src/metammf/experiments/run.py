@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 RUN_FILE = "run.json"
 LOG = "log.jsonl"
 METRICS = "metrics.json"
+ENVIRONMENT = "environment.json"
 CHECKPOINT = "checkpoint.safetensors"
 REFIT_CHECKPOINT = "refit.safetensors"
 LOCK = ".lock"
@@ -127,6 +128,15 @@ class Run:
     def finished(self) -> bool:
         """Whether there is a recommender."""
         return self.record["state"] == "finished" and (self.path / FOLDER / MARKER).is_file()
+
+    @property
+    def source(self) -> str | None:
+        """SHA-256 of the code that trained it, or went on with it last; None where that was not noted, or its file is damaged."""
+        try:
+            found = read_json(self.path / ENVIRONMENT)
+        except DataError:
+            return None
+        return found.get("source") if isinstance(found, dict) else None
 
     def epochs(self) -> list[EpochRecord]:
         """Return what each epoch did, as the log has it; nothing for a model that is solved."""
@@ -212,7 +222,7 @@ def train_run(merged: Merged, data: Path | str, out: Path | str, options: RunOpt
             record |= {key: existing.record.get(key, record[key]) for key in ("started", "fingerprint")}
         try:
             write_json(out / RUN_FILE, record)
-            write_json(out / "environment.json", environment(device, options.precision, options.parallel.size))
+            write_json(out / ENVIRONMENT, environment(device, options.precision, options.parallel.size))
             options.parallel.tell(record["fingerprint"])
             return _train(Run(out, config, record), development, options, device)
         except WriteError as error:

@@ -130,6 +130,7 @@ class StudyOutcome:
         clusters: Of the groups.
         layout: Their items' places, (n, 2).
         failed: Why there is nothing.
+        source: SHA-256 of the code that trained it; None where that was not noted.
     """
 
     job: StudyJob
@@ -142,6 +143,7 @@ class StudyOutcome:
     clusters: ClusterQuality | None = None
     layout: NDArray[np.float32] | None = None
     failed: str | None = None
+    source: str | None = None
 
 
 def all_tried(variants: Iterable[Variant], options: StudyOptions) -> Iterator[tuple[Variant, dict[str, Any]]]:
@@ -299,6 +301,7 @@ def _trial(number: int, settings: Mapping[str, Any], outcome: StudyOutcome) -> T
         epochs=outcome.epochs,
         value=outcome.validation,
         reason=outcome.failed,
+        source=outcome.source,
     )
 
 
@@ -346,7 +349,8 @@ def do_job(job: StudyJob) -> StudyOutcome:
         )
         validation = evaluated_once(run, "validation", "train")
         epochs = len(run.epochs()) or None
-        outcome = StudyOutcome(job, validation.metrics[options.metric], run.record["seconds"], epochs)
+        value, seconds = validation.metrics[options.metric], run.record["seconds"]
+        outcome = StudyOutcome(job, value, seconds, epochs, source=run.source)
         if not job.final:
             return outcome
         test, recommender = evaluated_once(run, "test", options.seen), run.recommender()

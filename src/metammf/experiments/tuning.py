@@ -17,6 +17,7 @@ import numpy as np
 from metammf.errors import RunError
 from metammf.experiments.comparison_results import Spread, Trial
 from metammf.experiments.config import Merged
+from metammf.experiments.environment import source_hash
 from metammf.experiments.evaluating import evaluate_run
 from metammf.experiments.failures import why_failed
 from metammf.experiments.proposing import Pruner, propose
@@ -87,11 +88,11 @@ def run_trial(job: TrialJob) -> Trial:
     repeated = next((trial for trial in job.earlier if trial.counts and trial.settings == settings), None)
     if repeated is not None:  # where there is little to choose among
         return replace(repeated, number=len(job.earlier), seconds=0.0)
-    account = _Account(job)
+    account, source = _Account(job), source_hash()
 
     def line(state: TrialState, value: float | None, reason: str | None = None) -> Trial:
         epochs, curve, seconds = account.epochs, tuple(account.curve), round(account.seconds, 3)
-        return Trial(len(job.earlier), settings, state, seconds, epochs, value, curve, reason)
+        return Trial(len(job.earlier), settings, state, seconds, epochs, value, curve, reason, source)
 
     try:
         run = _train(with_settings(job.config, settings), job, account)
@@ -112,7 +113,8 @@ def died_trial(job: TrialJob, death: Death) -> Trial:
     settings = propose(job.space, job.earlier, job.label)
     again = bool(job.earlier) and not job.earlier[-1].counts
     state: TrialState = "failed" if again else "died"
-    return Trial(len(job.earlier), settings, state, round(death.seconds, 3), None, None, reason=death.reason)
+    seconds = round(death.seconds, 3)
+    return Trial(len(job.earlier), settings, state, seconds, None, None, reason=death.reason, source=source_hash())
 
 
 def is_over(trials: Sequence[Trial], budget: Budget, space: Mapping[str, Any]) -> bool:

@@ -9,7 +9,9 @@ from metammf.experiments.comparison_results import ComparisonResults, PairTest
 from metammf.files import atomic_open
 from metammf.report import comparison_figures as draw
 from metammf.report import comparison_words as words
+from metammf.report.comparison_sources import short, sources_differ, versions
 from metammf.report.comparison_table import (
+    chosen_told,
     columns,
     kind_of,
     lines,
@@ -19,6 +21,7 @@ from metammf.report.comparison_table import (
     published_only,
     ranked,
     settings_text,
+    trials_told,
 )
 from metammf.report.palette import KINDS
 from metammf.report.shell import render
@@ -84,6 +87,9 @@ def comparison_page(results: ComparisonResults) -> str:
         kinds_there=[kind for kind in KINDS if kind in {line.kind for line in rows}],
         costs=[_cost(model) for model in models],
         chosen=[_chosen(model) for model in models],
+        trials_note=words.TRIALS_NOTE,
+        versions=versions(results),
+        sources_differ=sources_differ(results),
         ledger=[row for model in models for row in _ledger(model)],
         tests=[told_test(test) for test in results.tests],
         level=LEVEL,
@@ -199,6 +205,8 @@ def _cost(model: ModelResult) -> dict[str, Any]:
         "epochs": of_values(one.epochs for one in model.seeds),
         "seconds": of_values(one.seconds for one in model.seeds),
         "peak_mib": max((one.peak_mib for one in model.seeds if one.peak_mib is not None), default=None),
+        "trials": trials_told(model),
+        "chosen": chosen_told(model),
         "search_minutes": sum(trial.seconds for trial in model.trials) / 60,
     }
 
@@ -225,6 +233,7 @@ def _ledger(model: ModelResult) -> list[dict[str, Any]]:
             "model": model.name,
             "trial": trial,
             "chosen": trial.number == model.chosen_trial,
+            "source": short(trial.source),
             "settings": settings_text(trial.settings) or "the recipe's",
         }
         for trial in model.trials
@@ -263,6 +272,7 @@ def ledger_csv(results: ComparisonResults) -> str:
         f"validation {results.profile.chosen_by}",
         "chosen",
         "settings",
+        "source",
     ]
     rows = [
         [
@@ -274,6 +284,7 @@ def ledger_csv(results: ComparisonResults) -> str:
             trial.value,
             trial.number == model.chosen_trial,
             "; ".join(f"{key}={value}" for key, value in trial.settings.items()),
+            trial.source,
         ]
         for model in results.models
         for trial in model.trials

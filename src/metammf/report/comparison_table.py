@@ -163,6 +163,16 @@ def _plain(name: str) -> str:
     return _SAME.get(plain, plain)
 
 
+def trials_told(model: ModelResult) -> str:
+    """How many trials a model had and, in brackets, how many of them ended: ``14 (11)``."""
+    return f"{len(model.trials)} ({model.num_ended})"
+
+
+def chosen_told(model: ModelResult) -> str:
+    """The trial whose settings a model has: ``no. 0`` is the recipe."""
+    return f"no. {model.chosen_trial}"
+
+
 def main_csv(results: ComparisonResults) -> str:
     """The main table as CSV: a mean and a deviation a column, and what each run cost."""
     shown, metric = columns(results), main_metric(results)
@@ -176,6 +186,8 @@ def main_csv(results: ComparisonResults) -> str:
         "peak MiB",
         "settings searched",
         "trials",
+        "trials_ended",
+        "chosen_trial",
     ]
     rows = []
     for line in lines(results):
@@ -194,6 +206,8 @@ def main_csv(results: ComparisonResults) -> str:
                 *costs,
                 len(model.space),
                 len(model.trials),
+                model.num_ended,
+                model.chosen_trial,
             ]
         )
     return csv_text(heads, rows)

@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from metammf.evaluation import significance
+from metammf.report.comparison_sources import told_sources
 from metammf.report.comparison_table import kind_of, main_metric, ranked
 from metammf.report.tables import TABLE_TITLES, of_metric
 from metammf.report.words import LEVEL, listed, metric_name, number, p_value, signed
 
 if TYPE_CHECKING:
     from metammf.experiments.comparison_results import ComparisonResults, ModelResult, PairTest
+
+TRIALS_NOTE = (
+    "Trials: all of the ledger, and in brackets those that ended: trained to their patience or their last epoch, or pruned for"
+    " being behind; the others were cut short by the budget, failed or died. Chosen: the trial whose settings were taken, where"
+    " no. 0 is always the recipe as it stands."
+)
+"""What the columns say that `metammf.report.comparison_table.trials_told` and `chosen_told` fill."""
+_FEW = 3
+"""Trials that ended; with fewer of them a search can hardly be called one."""
 
 
 def headline(results: ComparisonResults) -> str:
@@ -43,12 +53,38 @@ def findings(results: ComparisonResults) -> list[str]:
             _ours(results),
             _level(results),
             _resolution(results),
+            *searches(results),
+            told_sources(results),
             *_twins(results),
             *_placebos(results),
             _published(results),
         )
         if text
     ]
+
+
+def searches(results: ComparisonResults) -> list[str]:
+    """Name the models that the budget hardly searched, and those whose final runs it holds to few epochs."""
+    return [text for text in (_hardly_searched(results), _cut_short(results)) if text]
+
+
+def _hardly_searched(results: ComparisonResults) -> str:
+    few = [model for model in ranked(results) if model.space and model.num_ended < _FEW]
+    if not few:
+        return ""
+    recipes = sum(model.chosen_trial == 0 for model in few)
+    return (
+        f"Hardly searched, since fewer than {_FEW} of their trials ended: {'; '.join(model.name for model in few)}."
+        f" At the recipe as it stands: {recipes} of {len(few)}. What a longer search would make of these models is not known."
+    )
+
+
+def _cut_short(results: ComparisonResults) -> str:
+    cut = [model for model in ranked(results) if model.cut_short_at is not None]
+    if not cut:
+        return ""
+    told = "; ".join(f"{model.name} ({model.cut_short_at})" for model in cut)
+    return f"Chosen from a trial that the budget cut short, whose epochs, in brackets, the final runs could not pass: {told}."
 
 
 def by_test(results: ComparisonResults, table: str = "all") -> list[ModelResult]:
