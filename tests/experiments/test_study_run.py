@@ -13,6 +13,7 @@ from metammf.data.synthetic import generate_world, save_world
 from metammf.errors import ConfigError, DataError, FileFormatError, RunError, WriteError
 from metammf.evaluation.result import Evaluation
 from metammf.experiments import study_jobs
+from metammf.experiments.environment import source_hash
 from metammf.experiments.studies import Ask, Plan, Variant, make_plan
 from metammf.experiments.study_jobs import MARKER, STUDY_FILE, StudyOptions
 from metammf.experiments.study_results import StudyResults
@@ -144,6 +145,7 @@ def test_validation_chooses_with_the_first_seed(folder: Path, tmp_path: Path) ->
     found = run_study(plan, folder, tmp_path / "study", options, progress=lambda *step: told.append(step))
     chosen, own, solved = found.rows
     assert len(chosen.trials) == 4
+    assert {one.source for one in (*chosen.trials, *chosen.seeds)} == {source_hash()}
     best = max(chosen.trials, key=lambda trial: trial.value or 0)
     assert chosen.chosen == best.settings
     assert chosen.chosen["training.learning_rate"] == 0.05

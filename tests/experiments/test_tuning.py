@@ -11,6 +11,7 @@ from metammf.errors import DataError, NonFiniteLossError, WriteError
 from metammf.experiments import tuning
 from metammf.experiments.comparison_results import Budget, Trial
 from metammf.experiments.config import merge
+from metammf.experiments.environment import source_hash
 from metammf.experiments.search_space import search_space
 from metammf.experiments.tuning import (
     TrialJob,
@@ -52,6 +53,7 @@ def test_the_first_trial_is_the_recipe_and_tells_its_curve(job):
     assert [epoch for epoch, _ in trial.curve] == [1, 2, 3, 4]
     assert trial.value == max(value for _, value in trial.curve)
     assert trial.seconds > 0
+    assert trial.source == source_hash()
 
 
 def test_the_next_trial_knows_of_those_before(job):
