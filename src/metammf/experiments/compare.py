@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from metammf.data.folder import load_dataset
 from metammf.errors import ConfigError, DataError, LeakageError, RunError
 from metammf.evaluation.result import Evaluation
-from metammf.experiments.audit import audit, audit_fitting
+from metammf.experiments.audit import FittingAudit, audit
 from metammf.experiments.comparison_results import (
     Budget,
     Check,
@@ -191,11 +191,12 @@ def _admitted(
     able: list[Contender] = []
     unable: list[LeftOut] = []
     checks: list[Check] = []
+    fitting = FittingAudit(split.development)
     for one in asked:
         reason = left_out(one, dataset)
         if reason is None and one.content:
             try:
-                checks += audit_fitting(one.config.model, split.development, one.name)
+                checks += fitting.check(one.config.model, one.name)
             except LeakageError:
                 raise
             except (ConfigError, DataError) as error:
