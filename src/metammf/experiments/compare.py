@@ -354,7 +354,7 @@ class _Comparison:
     # What came of it --------------------------------------------------------------------------------------------------
 
     def _take_up(self, contender: Contender) -> None:
-        """Take over what an earlier call has done.
+        """Take over what an earlier call has done, and finish what a kill has left of it.
 
         Raises:
             RunError: its search is not over, and its trials are of another, of another version of the program for one.
@@ -366,6 +366,8 @@ class _Comparison:
                     f"{self.ledger.path}: trial {trial.number} of {contender.name} is of another search ({other}): go on with the"
                     " version that began it, or name another folder"
                 )
+        for trial in trials:  # a kill may have come between a trial's line and the end of its folder
+            shutil.rmtree(self._folder(contender) / f"trial-{trial.number}", ignore_errors=True)
         if is_over(trials, self.budget, contender.space):
             self._search_is_over(contender)
         if contender.name in self.able and best_trial(trials) is not None:
