@@ -10,13 +10,24 @@ import pytest
 import torch
 
 from metammf.data.dataset import Dataset
+from metammf.data.features import ItemFeatures, absent_features
 from metammf.data.splitting import METHODS, Split
-from metammf.errors import LeakageError
-from metammf.experiments.audit import audit, audit_fitting
-from metammf.models import nodes
-from metammf.models.ease import EASEConfig
-from metammf.models.mf import MFConfig
-from metammf.models.vbpr import VBPRConfig
+from metammf.errors import ConfigError, LeakageError
+from metammf.experiments import audit as audit_module
+from metammf.experiments.audit import FittingAudit, audit, with_other_cold_features
+from metammf.experiments.config import merge, recipe_names
+from metammf.models import item_graphs, mmhcl, nodes
+from metammf.models.base import Model
+from metammf.models.freedom import FREEDOMConfig
+from metammf.models.lattice import LATTICEConfig
+from metammf.models.mgcn import MGCNConfig
+from metammf.models.mmhcl import MMHCLConfig
+from metammf.models.registry import model_type
+from metammf.models.vbpr import VBPR, VBPRConfig
+from metammf.nn.content import Content, ContentScaler
+from metammf.nn.content_graph import ContentGraph
+from metammf.nn.hypergraph import SimilarItems
+from metammf.testing.contracts import takes_content
 from metammf.testing.data import taste_groups
 
 GROUPS = taste_groups(6, cold=2, lacking=True)
@@ -160,19 +171,167 @@ def test_all_that_fails_is_told_together(dataset):
     assert "train alone is learned from" in str(caught.value)
 
 
-def test_scalers_of_ours_are_fitted_on_train_items():
-    (check,) = audit_fitting(VBPRConfig(), GROUPS.development, "vbpr")
-    assert check.name.startswith("vbpr: ")
-    assert "the same without the features of the other 4" in check.found
+def fitting(config, label="it", development=GROUPS.development):
+    (check,) = FittingAudit(development).check(config, label)
+    return check
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_no_recipe_of_ours_knows_what_cold_items_look_like(name):
+    config = merge(name, {}, {}).config.model
+    check = fitting(config, name)
+    assert check.name.startswith(f"{name}: ")
+    if issubclass(model_type(config.name), Model):
+        assert check.found.startswith("scalers, and" if takes_content(config) or name == "bm3" else "it has no Cont")
+        told = "vectors of 13 users and 12 items with train interactions: the same with other features of the other 4;"
+        assert told in check.found
+    else:
+        assert check.found.startswith("it is solved, not trained")
 
 
 def test_a_scaler_that_is_fitted_on_all_items_is_found(monkeypatch):
     monkeypatch.setattr(nodes, "_statistics_items", lambda inputs: torch.arange(inputs.num_items))
-    with pytest.raises(LeakageError, match=r"scaler\.mean_of_visual.* depend on the features of items without train"):
-        audit_fitting(VBPRConfig(), GROUPS.development, "vbpr")
+    with pytest.raises(
+        LeakageError, match=r"^leakage audit failed: it: .*scaler\.mean_of_visual.* depend on the features of items"
+    ):
+        fitting(VBPRConfig())
 
 
-@pytest.mark.parametrize("config", [MFConfig(), EASEConfig()])
-def test_a_model_of_ids_has_no_scaler(config):
-    (check,) = audit_fitting(config, GROUPS.development, "it")
-    assert check.found.startswith("it has no ContentScaler; what it may fit by other means")
+def test_a_scaler_that_is_fitted_on_all_items_whatever_they_lack_is_found(monkeypatch):
+    """Taking the features of cold items away would change nothing: it does not look at who has some."""
+    fit = ContentScaler.fit
+
+    def fit_on_all(scaler, content):
+        fit(scaler, Content(content.values, {name: torch.ones_like(mask) for name, mask in content.present.items()}))
+
+    monkeypatch.setattr(ContentScaler, "fit", fit_on_all)
+    monkeypatch.setattr(nodes, "_statistics_items", lambda inputs: torch.arange(inputs.num_items))
+    with pytest.raises(
+        LeakageError, match=r"scaler\.mean_of_visual, scaler\.scale_of_visual, .* depend on the features"
+    ):
+        fitting(VBPRConfig())
+
+
+class GraphOfAll(ContentGraph):
+    """A graph in which cold items are neighbours of the others."""
+
+    def __init__(self, features, members, num_neighbours, *, weighted):
+        super().__init__(features, torch.ones_like(members), num_neighbours, weighted=weighted)
+
+
+class HyperedgesOfAll(SimilarItems):
+    def __init__(self, content, known, num_neighbours):
+        super().__init__(content, torch.ones_like(known), num_neighbours)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "leak", "config"),
+    [
+        (item_graphs, "ContentGraph", GraphOfAll, LATTICEConfig(embedding_dim=8, feature_dim=8, num_neighbours=3)),
+        (item_graphs, "ContentGraph", GraphOfAll, LATTICEConfig(embedding_dim=8, feature_dim=8)),
+        (item_graphs, "ContentGraph", GraphOfAll, FREEDOMConfig(embedding_dim=8, num_neighbours=3)),
+        (item_graphs, "ContentGraph", GraphOfAll, MGCNConfig(embedding_dim=8, num_neighbours=3)),
+        (mmhcl, "SimilarItems", HyperedgesOfAll, MMHCLConfig(embedding_dim=8, num_neighbours=3)),
+    ],
+)
+def test_cold_items_among_the_neighbours_of_others_are_found(monkeypatch, module, name, leak, config):
+    monkeypatch.setattr(module, name, leak)
+    with pytest.raises(LeakageError, match=r"no vector of others: \d+ of 1[23] (user|item) vectors.* depend on"):
+        fitting(config)
+
+
+def test_what_tells_how_many_cold_items_have_a_modality_is_found(monkeypatch):
+    fuse = VBPR.fuse_scaled
+
+    def fuse_scaled(self, content):
+        return fuse(self, content) * float(self.content.features.present["visual"].mean())
+
+    monkeypatch.setattr(VBPR, "fuse_scaled", fuse_scaled)
+    with pytest.raises(LeakageError, match=r"it: .*: 1[12] of 12 item vectors depend on"):
+        fitting(VBPRConfig())
+
+
+def test_what_is_made_as_an_epoch_begins_is_looked_at(monkeypatch):
+    def begin_epoch(self, generator):
+        self.user_table.weight.data += self.content.rows(torch.arange(self.num_items)).values["visual"].mean()
+
+    monkeypatch.setattr(VBPR, "begin_epoch", begin_epoch)
+    with pytest.raises(LeakageError, match="13 of 13 user vectors depend on"):
+        fitting(VBPRConfig())
+
+
+def test_offsets_are_looked_at(monkeypatch):
+    def offsets(self, items):
+        return self.content.rows(torch.arange(self.num_items)).values["visual"].mean().expand(len(items))
+
+    monkeypatch.setattr(VBPR, "item_offsets", offsets)
+    with pytest.raises(LeakageError, match="12 of 12 item offsets depend on"):
+        fitting(VBPRConfig())
+
+
+def test_rounding_is_no_leak_and_what_is_no_number_is_the_same_as_itself(monkeypatch):
+    vectors, signs = VBPR.vectors, iter((1, -1))
+
+    def rounded(self):
+        users, items = vectors(self)
+        users[0, 0] = torch.nan
+        return users, items * (1 + 2e-7 * next(signs))
+
+    monkeypatch.setattr(VBPR, "vectors", rounded)
+    assert "the same with other features" in fitting(VBPRConfig()).found
+
+
+def test_where_no_item_is_cold_there_is_nothing_to_know():
+    found = fitting(VBPRConfig(), development=taste_groups(6).development).found
+    assert found == "all 12 items have train interactions: there are no others"
+
+
+def test_a_model_that_does_not_fit_the_data_is_told_of():
+    bare = GROUPS.development.with_features(absent_features({}, GROUPS.catalog.num_items))
+    with pytest.raises(ConfigError, match="this data set has no features"):
+        fitting(VBPRConfig(), development=bare)
+
+
+def test_other_features_are_made_once_for_all_models(monkeypatch):
+    made = []
+
+    def counted(development):
+        made.append(with_other_cold_features(development))
+        return made[-1]
+
+    monkeypatch.setattr(audit_module, "with_other_cold_features", counted)
+    fitting = FittingAudit(GROUPS.development)
+    for config in (VBPRConfig(), MMHCLConfig()):
+        fitting.check(config, "it")
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("precision", [np.float16, np.float32])
+def test_other_features_are_those_of_cold_items_alone(precision):
+    own = GROUPS.catalog.features
+    features = ItemFeatures({name: matrix.astype(precision) for name, matrix in own.matrices.items()}, own.present)
+    kept = {name: matrix.copy() for name, matrix in features.matrices.items()}
+    development = GROUPS.development.with_features(features)
+    other = with_other_cold_features(development).catalog.features.check_finite()
+    again = with_other_cold_features(development).catalog.features
+    cold = development.cold_items
+    for name, matrix in features.matrices.items():
+        new, warm = other.matrices[name], matrix[~cold & features.present[name]]
+        assert new.dtype == precision
+        np.testing.assert_array_equal(matrix, kept[name])
+        np.testing.assert_array_equal(new, again.matrices[name])
+        np.testing.assert_array_equal(new[~cold], matrix[~cold])
+        np.testing.assert_array_equal(other.present[name][~cold], features.present[name][~cold])
+        assert (new[cold] != matrix[cold]).any(1).all()
+        alike = np.array([(row == warm).all(1).any() for row in new[cold]])
+        assert alike.sum() == 2
+        assert other.present[name][cold][alike].all()
+        assert (other.present[name][cold][~alike] != features.present[name][cold][~alike]).all()
+
+
+def test_a_modality_that_no_warm_item_has_is_changed_as_well():
+    own, cold = GROUPS.catalog.features, GROUPS.cold_items
+    features = ItemFeatures(own.matrices, {**own.present, "visual": cold})
+    other = with_other_cold_features(GROUPS.development.with_features(features)).catalog.features
+    assert not other.present["visual"].any()
+    assert (other.matrices["visual"][cold] != own.matrices["visual"][cold]).all()

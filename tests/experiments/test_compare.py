@@ -157,6 +157,19 @@ def test_a_comparison_that_was_killed_ends_as_if_it_had_not_been(finished, folde
     assert told[-1][0] == told[-1][1] == 11
 
 
+def test_folders_of_trials_that_are_over_go_when_a_comparison_goes_on(finished, folder, tmp_path):
+    """A kill between a trial's line in the ledger and the end of its folder; one that is not over yet is left."""
+    out = shutil.copytree(finished[1], tmp_path / "out")
+    models = out / "models"
+    for over in (models / "ease" / "trial-2", models / SMALL_MF / "trial-0"):
+        over.mkdir()
+        (over / "run.json").touch()
+    (models / "ease" / "trial-3").mkdir()
+    results = run_comparison(plan(folder), out)
+    assert [path.name for path in out.glob("models/*/trial-*")] == ["trial-3"]
+    assert outcome(results) == outcome(finished[0])
+
+
 def test_a_finished_comparison_reads_the_test_part_no_more(finished, folder, monkeypatch):
     results, out, _ = finished
     monkeypatch.setattr(evaluating, "evaluate", None)

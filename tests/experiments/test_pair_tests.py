@@ -28,7 +28,7 @@ def evaluation(level, seed, *, cold=True):
     return Evaluation("test", "train", (20,), False, USERS, USERS, means, {}, {}, 0.0, per_user=pl.DataFrame(columns))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tests():
     found = PairTests(METRICS)
     for name, level in (("c", 0.3), ("a", 0.5), ("b", 0.4)):
@@ -57,6 +57,20 @@ def test_a_test_turned_round_says_the_same(tests):
     assert (back.a, back.b, back.p) == ("b", "a", there.p)
     assert (back.difference, back.low, back.high) == (-there.difference, -there.high, -there.low)
     assert back.improvement_percent == pytest.approx(percent(there.mean_b, there.mean_a))
+
+
+@pytest.mark.parametrize(("a", "b"), [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a")])
+def test_either_side_of_a_pair_is_what_a_test_of_that_side_finds(tests, a, b):
+    """`compare` is asked anew for each side. As they were taken in, b was tested against a, and a against c."""
+    levels = {"a": 0.5, "b": 0.4, "c": 0.3}
+    both = [[evaluation(levels[name], ord(name) + seed) for seed in (0, 10)] for name in (a, b)]
+    for found in tests.results([a, b])[: len(METRICS)]:
+        expected = compare(*both, found.metric)
+        assert (found.a, found.b, found.table, found.num_users) == (a, b, "all", expected.num_users)
+        for key in ("mean_a", "mean_b", "difference", "low", "high", "effect_size"):
+            assert getattr(found, key) == pytest.approx(getattr(expected, key), abs=1e-12), key
+        assert found.p == expected.p_permutation
+        assert found.improvement_percent == pytest.approx(100 * (expected.mean_a - expected.mean_b) / expected.mean_b)
 
 
 def test_a_table_without_interactions_is_left_out():

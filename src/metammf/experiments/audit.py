@@ -1,11 +1,13 @@
 """The leakage audit of a comparison: what would let a model see the answers is looked for before anything is trained.
 
-Each check says what it found, with numbers; all that fail are told together, and there is no comparison then. U users, N items.
+Each check says what it found, with numbers; all that fail are told together, and there is no comparison then. U users, N items,
+cold ones without a train interaction, warm ones with.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,12 @@ if TYPE_CHECKING:
     from metammf.data.splitting import Development, Split
     from metammf.models.config import ModelConfig
 
-_NO_SCALER = "it has no ContentScaler; what it may fit by other means is not looked at"
+_SOLVED = "it is solved, not trained: it has no vectors before that, and what it fits on features is not looked at"
+_NOISE = 1e3
+"""Standard deviation of features that stand for others: it moves any statistic, and float16 can hold it."""
+_ROUNDING = 1e-5
+"""How far vectors may lie apart, by their largest entry: a model that multiplies the rows of the items that have a modality, and
+no others, multiplies matrices of another height where other items have it, and they may be rounded otherwise."""
 _TEMPORAL = ("user-time", "global-time")
 
 
@@ -66,21 +73,83 @@ def audit(dataset: Dataset, split: Split) -> tuple[Check, ...]:
     )
 
 
-def audit_fitting(config: ModelConfig, development: Development, label: str) -> tuple[Check, ...]:
-    """Check that what a model fits on features is fitted on items with train interactions alone.
+class FittingAudit:
+    """Checks that models take from the features of warm items alone what they know before training.
 
-    The model is built twice, the second time with all features of the other items taken away: its scalers must be the same.
+    A model is built twice, the second time with other features of the cold items: see `with_other_cold_features`, which is called
+    once for all models. What its scalers have fitted must be the same bits, and what it gives users and warm items in evaluation
+    mode, as its first epoch begins, the same vectors up to rounding. So graphs of items that are alike, which decide those
+    vectors, are looked at as well; what a model reads for its losses alone is not.
 
     Args:
-        config: Of the model.
-        development: What it would be trained on.
-        label: What the check calls the model.
-
-    Raises:
-        LeakageError: they are not.
-        ConfigError: the model does not fit the data.
+        development: What the models would be trained on.
     """
-    return _checked({f"{label}: features are scaled by train items alone": partial(_fitting, config, development)})
+
+    def __init__(self, development: Development) -> None:
+        self.development = development
+
+    @cached_property
+    def other(self) -> Development:
+        """The same with other features of the cold items."""
+        return with_other_cold_features(self.development)
+
+    def check(self, config: ModelConfig, label: str) -> tuple[Check, ...]:
+        """Check one model.
+
+        Args:
+            config: Of the model.
+            label: What the check calls it.
+
+        Raises:
+            LeakageError: the features of cold items have a say.
+            ConfigError: the model does not fit the data.
+            DataError: the data lack what it needs.
+        """
+        name = f"{label}: cold items' features set no scaler and no vector of others"
+        return _checked({name: partial(self._fitting, config)})
+
+    def _fitting(self, config: ModelConfig) -> str:
+        if not issubclass(model_type(config.name), Model):
+            return _SOLVED
+        first = _Untrained.build(config, self.development)
+        cold = int(self.development.cold_items.sum())
+        if not cold:
+            return f"all {self.development.train.num_items:,} items have train interactions: there are no others"
+        changed = first.changes(_Untrained.build(config, self.other))
+        if changed:
+            raise _LeakError(f"{', '.join(changed)} depend on the features of items without train interactions")
+        fitted = "scalers" if first.scalers else "it has no ContentScaler"
+        return (
+            f"{fitted}, and the untrained model's vectors of {len(first.vectors['user vectors']):,} users and"
+            f" {len(first.vectors['item vectors']):,} items with train interactions: the same with other features of the other"
+            f" {cold:,};"
+            " what only its losses read is not looked at"
+        )
+
+
+def with_other_cold_features(development: Development) -> Development:
+    """Return the same with other features of the cold items, of which a model that may not read them can tell nothing.
+
+    In each modality every second cold item has the features of a warm one, so that it is among the nearest of that one wherever
+    it is let in. The others have large noise, and lack the modality where they had it, or have it where they lacked it. So what
+    ignores masks reads other values, and what obeys them reads other items. The same at each call.
+
+    Features are copied whole, in their own precision: this takes as much memory as all of them.
+    """
+    features, cold = development.catalog.features, np.flatnonzero(development.cold_items)
+    rng = np.random.default_rng(0)
+    matrices, present = {}, {}
+    for turn, name in enumerate(features.modalities):
+        matrix, mask = np.array(features.matrices[name]), features.present[name].copy()
+        warm = np.flatnonzero(mask & ~development.cold_items)
+        alike, noisy = (cold[turn % 2 :: 2], cold[1 - turn % 2 :: 2]) if len(warm) else (cold[:0], cold)
+        matrix[noisy] = _NOISE * rng.standard_normal((len(noisy), matrix.shape[1]))
+        mask[noisy] = ~mask[noisy]
+        if len(alike):
+            matrix[alike] = matrix[rng.choice(warm, len(alike))]
+            mask[alike] = True
+        matrices[name], present[name] = matrix, mask
+    return development.with_features(ItemFeatures(matrices, present, num_items=features.num_items))
 
 
 def _checked(checks: Mapping[str, Callable[[], str]]) -> tuple[Check, ...]:
@@ -231,27 +300,47 @@ def _cold_users(split: Split, history: Interactions) -> str:
     return f"{who}; {tested:,} test interactions are theirs"
 
 
-def _fitting(config: ModelConfig, development: Development) -> str:
-    features, cold = development.catalog.features, development.cold_items
-    if not features.modalities or not issubclass(model_type(config.name), Model):
-        return _NO_SCALER
-    scalers = _scalers(config, development)
-    if not scalers:
-        return _NO_SCALER
-    warm_alone = {name: mask & ~cold for name, mask in features.present.items()}
-    fewer = ItemFeatures(features.matrices, warm_alone, num_items=features.num_items)
-    without = _scalers(config, development.with_features(fewer))
-    changed = [name for name, value in scalers.items() if not torch.equal(value, without[name])]
-    if changed:
-        raise _LeakError(f"{', '.join(changed)} depend on the features of items without train interactions")
-    return f"fitted on {int((~cold).sum()):,} items; the same without the features of the other {int(cold.sum()):,}"
+@dataclass(frozen=True)
+class _Untrained:
+    """What a model knows before its first step.
 
+    Args:
+        scalers: What they have fitted, by name.
+        vectors: Of all users (U, D), and of the warm items (n, D) and their offsets (n, 1), where it has offsets.
+    """
 
-def _scalers(config: ModelConfig, development: Development) -> dict[str, torch.Tensor]:
-    """Return what the scalers of a new model have fitted, by name."""
-    model = build_model(config, development, seed=0, device=torch.device("cpu"))
-    scalers = {name: part for name, part in model.named_modules() if isinstance(part, ContentScaler)}
-    return {f"{name}.{key}": value for name, part in scalers.items() for key, value in part.state_dict().items()}
+    scalers: dict[str, torch.Tensor]
+    vectors: dict[str, torch.Tensor]
+
+    @classmethod
+    def build(cls, config: ModelConfig, development: Development) -> _Untrained:
+        """Build a model, and ask it.
+
+        Raises:
+            ConfigError: it does not fit the data.
+            DataError: the data lack what it needs.
+        """
+        model = build_model(config, development, seed=0, device=torch.device("cpu"))
+        scalers = {name: part for name, part in model.named_modules() if isinstance(part, ContentScaler)}
+        fitted = {f"{name}.{key}": value for name, part in scalers.items() for key, value in part.state_dict().items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model.begin_epoch(torch.Generator().manual_seed(0))  # which makes graphs, in some
+            users, items = model.vectors()
+            offsets = model.all_offsets()
+        warm = torch.from_numpy(~development.cold_items)
+        vectors = {"user vectors": users, "item vectors": items[warm]}
+        return cls(fitted, vectors if offsets is None else vectors | {"item offsets": offsets[warm].unsqueeze(1)})
+
+    def changes(self, other: _Untrained) -> list[str]:
+        """Return what is not the same in another."""
+        found = [name for name, value in self.scalers.items() if not torch.equal(value, other.scalers[name])]
+        for name, rows in self.vectors.items():
+            bound = _ROUNDING * float(rows.nan_to_num(0, 0, 0).abs().max())
+            same = torch.isclose(rows, other.vectors[name], rtol=0, atol=bound, equal_nan=True).all(1)
+            if not same.all():
+                found.append(f"{int((~same).sum()):,} of {len(rows):,} {name}")
+        return found
 
 
 def _pair(key: np.int64, split: Split) -> str:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from metammf.data.folder import load_dataset
 from metammf.errors import ConfigError, DataError, LeakageError, RunError
 from metammf.evaluation.result import Evaluation
-from metammf.experiments.audit import audit, audit_fitting
+from metammf.experiments.audit import FittingAudit, audit
 from metammf.experiments.comparison_results import (
     Budget,
     Check,
@@ -191,11 +191,12 @@ def _admitted(
     able: list[Contender] = []
     unable: list[LeftOut] = []
     checks: list[Check] = []
+    fitting = FittingAudit(split.development)
     for one in asked:
         reason = left_out(one, dataset)
         if reason is None and one.content:
             try:
-                checks += audit_fitting(one.config.model, split.development, one.name)
+                checks += fitting.check(one.config.model, one.name)
             except LeakageError:
                 raise
             except (ConfigError, DataError) as error:
@@ -353,7 +354,7 @@ class _Comparison:
     # What came of it --------------------------------------------------------------------------------------------------
 
     def _take_up(self, contender: Contender) -> None:
-        """Take over what an earlier call has done.
+        """Take over what an earlier call has done, and finish what a kill has left of it.
 
         Raises:
             RunError: its search is not over, and its trials are of another, of another version of the program for one.
@@ -365,6 +366,8 @@ class _Comparison:
                     f"{self.ledger.path}: trial {trial.number} of {contender.name} is of another search ({other}): go on with the"
                     " version that began it, or name another folder"
                 )
+        for trial in trials:  # a kill may have come between a trial's line and the end of its folder
+            shutil.rmtree(self._folder(contender) / f"trial-{trial.number}", ignore_errors=True)
         if is_over(trials, self.budget, contender.space):
             self._search_is_over(contender)
         if contender.name in self.able and best_trial(trials) is not None:
