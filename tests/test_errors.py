@@ -45,6 +45,7 @@ def test_a_format_error_names_file_found_and_expected():
     [
         errors.ConfigError("no such setting"),
         errors.FileFormatError("a/b.csv", "row 3 is empty", "a number"),
+        errors.ForeignModelError("mine.tower:Tower", "runs/a"),
         errors.MissingExtraError("altair", "report", "A report"),
         errors.WriteError("a/b", "No space left on device"),
     ],

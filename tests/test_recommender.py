@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from metammf.data.features import ItemFeatures
-from metammf.errors import ConfigError, DataError, RunError, UnknownIdError
+from metammf.errors import ConfigError, DataError, ForeignModelError, RunError, UnknownIdError
 from metammf.models.content_knn import ContentKNNConfig
 from metammf.models.ease import EASEConfig
 from metammf.models.lightgcn import LightGCNConfig
@@ -477,8 +477,10 @@ def test_a_file_cannot_name_code_to_run(metammf: Recommender, tmp_path: Path, mo
     about = json.loads(path.read_text())
     about["model"]["name"] = "foreign:Model"
     path.write_text(json.dumps(about))
-    with pytest.raises(RunError, match="METAMMF_MODELS=foreign"):
+    with pytest.raises(ForeignModelError, match="METAMMF_MODELS=foreign") as told:
         Recommender.load(tmp_path / "saved")
+    assert str(told.value).startswith(f"{tmp_path / 'saved'}")
+    assert "damaged" not in str(told.value)
     assert not (tmp_path / "ran").exists()
     monkeypatch.setenv("METAMMF_MODELS", "foreign")
     with pytest.raises(RunError, match="cannot be imported"):

@@ -12,6 +12,7 @@
     ├── TrainingError        training cannot go on
     │   └── NonFiniteLossError
     ├── RunError             a run folder that is missing, locked, unfinished or damaged
+    │   └── ForeignModelError  one of a model from elsewhere, whose code nobody has allowed to run
     └── MissingExtraError    an optional dependency that the call needs
 
 The command line turns each of them into one message and exit status 2.
@@ -99,6 +100,24 @@ class NonFiniteLossError(TrainingError):
 
 class RunError(MetaMMFError):
     """A run folder is missing, locked, unfinished or damaged."""
+
+
+class ForeignModelError(RunError):
+    """A file asks for a model from elsewhere, and importing that would run code that nobody has allowed.
+
+    Args:
+        model: What the file names, ``package.module:Class``.
+        path: The file or folder, where it is known.
+    """
+
+    def __init__(self, model: str, path: Path | str | None = None) -> None:
+        self.model = model
+        self.module = model.partition(":")[0]
+        super().__init__(
+            f"{'' if path is None else f'{path}: '}the model {model!r} is not one of metammf's, and reading it runs the code"
+            f" of {self.module}: if you trust that, put METAMMF_MODELS={self.module} before the command, or import it first in"
+            " Python"
+        )
 
 
 class MissingExtraError(MetaMMFError):

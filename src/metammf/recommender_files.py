@@ -27,7 +27,7 @@ from metammf.data.ids import IdMap
 from metammf.data.interactions import Interactions
 from metammf.data.readers import tables
 from metammf.data.splitting import Development
-from metammf.errors import MetaMMFError, RunError, WriteError, out_of_memory
+from metammf.errors import ForeignModelError, MetaMMFError, RunError, WriteError, out_of_memory
 from metammf.files import atomic_folder, read_json, sha256, write_json
 from metammf.models.base import Inputs, Model, Scorer
 from metammf.models.registry import model_config, model_type
@@ -105,6 +105,7 @@ def read_recommender(kind: type[Recommender], folder: Path | str) -> Recommender
     """Read what `write_recommender` wrote; `folder` may be the run that holds it.
 
     Raises:
+        ForeignModelError: its model is from elsewhere, and its code is not to be run.
         RunError: there is nothing of the kind, or it is damaged.
         MemoryError, RuntimeError: there is not enough memory for it.
     """
@@ -116,6 +117,8 @@ def read_recommender(kind: type[Recommender], folder: Path | str) -> Recommender
             tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118 - not a mapping
         users, items = (tables.read_table(folder / f"{name}.parquet") for name in ("users", "items"))
         return _assemble(kind, about, tensors, users, items)
+    except ForeignModelError as error:
+        raise ForeignModelError(error.model, folder) from error
     except RunError:
         raise
     except (

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from metammf.data.dataset import Catalog
 from metammf.data.folder import load_dataset, save_dataset
-from metammf.errors import ConfigError, DataError, MissingExtraError, RunError
+from metammf.errors import ConfigError, DataError, ForeignModelError, MissingExtraError, RunError
 from metammf.experiments.config import merge
 from metammf.experiments.environment import source_hash
 from metammf.experiments.evaluating import evaluate_run
@@ -205,6 +205,20 @@ def test_a_run_file_that_is_damaged_is_mended_where_the_checkpoint_is_of_this_ru
     straight = train_run(config, folder, tmp_path / "straight")
     users = torch.arange(17)
     assert torch.equal(resumed.recommender().scores(users), straight.recommender().scores(users))
+
+
+def test_a_run_of_a_model_from_elsewhere_is_not_damaged(folder, tmp_path):
+    """Its code is not run, the message says what runs it, and a list of runs goes on."""
+    train_run(merge("popularity"), folder, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    path.write_text(path.read_text().replace('"popularity"', '"mine.tower:Tower"'))
+    with pytest.raises(ForeignModelError) as told:
+        Run.load(tmp_path / "run")
+    assert str(told.value).startswith(f"{tmp_path / 'run'}: the model 'mine.tower:Tower' is not one of metammf's")
+    assert "METAMMF_MODELS=mine.tower" in str(told.value)
+    assert not {"damaged", "--resume"} & set(str(told.value).replace("(", " ").split())
+    (row,) = list_runs(tmp_path)
+    assert (row["model"], row["state"]) == ("mine.tower:Tower", "not read (METAMMF_MODELS=mine.tower reads it)")
 
 
 def test_what_a_killed_run_left_unfinished_is_removed_at_the_next_start(folder, tmp_path):

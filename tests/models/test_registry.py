@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import pytest
 
-from metammf.errors import ConfigError
+from metammf.errors import ConfigError, ForeignModelError
 from metammf.models.base import Model, SolvedModel
 from metammf.models.config import ModelConfig
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MF, MFConfig
-from metammf.models.registry import MODELS, model_config, model_type
+from metammf.models.registry import MODELS, model_config, model_type, needs_trust
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -31,8 +31,26 @@ def test_names_are_sorted() -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(ConfigError, match=r"unknown model 'lightgnc' \(did you mean 'lightgcn'\?\)"):
         model_type("lightgnc")
+    with pytest.raises(
+        ConfigError, match=r"unknown model 'xyz'; there are: bm3, .*, vbpr, and others as package\.module:Class"
+    ):
+        model_type("xyz")
     with pytest.raises(ConfigError, match=r"model\.name is missing"):
         model_config({})
+
+
+def test_a_file_names_no_code_that_nobody_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("METAMMF_MODELS", raising=False)
+    assert needs_trust("mf") is None
+    assert needs_trust("mine.tower:Tower") == "mine.tower"
+    with pytest.raises(
+        ForeignModelError, match=r"runs the code of mine\.tower: .* put METAMMF_MODELS=mine\.tower before"
+    ):
+        model_type("mine.tower:Tower", from_file=True)
+    monkeypatch.setenv("METAMMF_MODELS", "mine.other,mine.tower")
+    assert needs_trust("mine.tower:Tower") is None
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        model_type("mine.tower:Tower", from_file=True)
 
 
 @pytest.mark.parametrize("target", ["no.such.module:Class", "metammf.models.mf:NoSuchClass"])
@@ -57,7 +75,7 @@ def test_what_is_no_model(target: str) -> None:
         ({"fusion": "cpp"}, r"setting 'model.fusion'.*'cp'"),
         ({"hidden_dims": [8, 0]}, r"setting 'model.hidden_dims.1'.*got 0"),
         ({"dynamic_scale": float("inf")}, "model.dynamic_scale"),
-        ({"embeding_dim": 8, "cp_rank": 0}, "embeding_dim.*; .*cp_rank"),
+        ({"embeding_dim": 8, "cp_rank": 0}, "cp_rank.*; .*embeding_dim"),
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:

@@ -1,6 +1,7 @@
 """``metammf train``."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -131,9 +132,12 @@ def _show(merged: "Merged") -> None:
 def _report(run: "Run") -> None:
     from metammf.cli.console import out, table
     from metammf.files import read_json
+    from metammf.models.registry import needs_trust
 
     chosen = read_json(run.path / "metrics.json")["chosen"]
     out.print(f"{run.config.model.name} trained in {run.record['seconds']:.0f} s: {run.path}")
     if chosen and chosen["metrics"]:
         table(("validation", f"epoch {chosen['epoch']}"), sorted(chosen["metrics"].items()))
-    out.print(f"next: metammf evaluate {run.path}")
+    module = needs_trust(run.config.model.name)
+    trusted = "" if module is None else f"METAMMF_MODELS={shlex.quote(module)} "
+    out.print(f"next: {trusted}metammf evaluate {shlex.quote(str(run.path))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from metammf.errors import MetaMMFError
+from metammf.errors import ForeignModelError, MetaMMFError
 from metammf.experiments.evaluating import EVALUATIONS
 from metammf.experiments.run import RUN_FILE, Run
 from metammf.files import read_json
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
-    """Return one row a run, by name; a damaged one is listed as such, test figures of refitted ones apart."""
+    """Return one row a run, by name; what is damaged, or of a model from elsewhere, is listed as such, test figures of refitted
+    ones apart.
+    """
     rows = [_row(entry.parent) for entry in sorted(folder.rglob(RUN_FILE))]
     if all(row["refitted"] is None for row in rows):
         for row in rows:
@@ -41,6 +43,8 @@ def _row(path: Path) -> dict[str, Any]:
             "validation": _chosen(run),
             "refitted" if config.refit else "test": _test(path, config.training.metric),
         }
+    except ForeignModelError as error:
+        row |= {"model": error.model, "state": f"not read (METAMMF_MODELS={error.module} reads it)"}
     except (MetaMMFError, KeyError, TypeError, AttributeError):  # a file that is not what it should be
         row["state"] = "damaged"
     return row

@@ -28,7 +28,15 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from metammf.data.folder import load_dataset
-from metammf.errors import ConfigError, DataError, MissingExtraError, RunError, TrainingError, WriteError
+from metammf.errors import (
+    ConfigError,
+    DataError,
+    ForeignModelError,
+    MissingExtraError,
+    RunError,
+    TrainingError,
+    WriteError,
+)
 from metammf.experiments.config import Merged, RunConfig, from_mapping
 from metammf.experiments.environment import environment
 from metammf.experiments.listeners import JsonlLog, TensorBoardLog
@@ -108,6 +116,7 @@ class Run:
         """Read a run folder.
 
         Raises:
+            ForeignModelError: its model is from elsewhere, and its code is not to be run.
             RunError: it is none, or damaged.
         """
         path = Path(path)
@@ -118,6 +127,8 @@ class Run:
             for key in ("state", "fingerprint", "data", "split"):
                 record[key]
             return cls(path, from_mapping(record["config"], from_file=True), record)
+        except ForeignModelError as error:
+            raise ForeignModelError(error.model, path) from error
         except (DataError, ConfigError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
                 f"{path / RUN_FILE}: damaged ({error}); the command that trained it, with --resume, mends it where there is a"

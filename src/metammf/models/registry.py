@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from metammf.errors import ConfigError, did_you_mean
+from metammf.errors import ConfigError, ForeignModelError, did_you_mean
 
 if TYPE_CHECKING:
     from metammf.models.base import Model, SolvedModel
@@ -54,17 +54,16 @@ def model_type(name: str, *, from_file: bool = False) -> type[Model] | type[Solv
             is imported already, or that the variable METAMMF_MODELS names, is taken then.
 
     Raises:
-        ConfigError: there is no such model, or it is not to be imported.
+        ConfigError: there is no such model, or it cannot be imported.
+        ForeignModelError: it is not to be imported.
     """
     target = MODELS.get(name, name)
     module, colon, attribute = target.partition(":")
     if not colon:
-        raise ConfigError(f"unknown model {name!r}{did_you_mean(name, MODELS)}; there are: {', '.join(MODELS)}")
+        hint = did_you_mean(name, MODELS) or f"; there are: {', '.join(MODELS)}, and others as package.module:Class"
+        raise ConfigError(f"unknown model {name!r}{hint}")
     if from_file and name not in MODELS and module not in _trusted():
-        raise ConfigError(
-            f"model {name!r} is not one of metammf's, and loading it would run the code of {module}: if you trust that,"
-            f" import it first, or set METAMMF_MODELS={module}"
-        )
+        raise ForeignModelError(name)
     from metammf.models.base import Model, SolvedModel  # imports torch, as the model itself will
 
     try:
@@ -76,8 +75,18 @@ def model_type(name: str, *, from_file: bool = False) -> type[Model] | type[Solv
     return kind
 
 
+def needs_trust(name: str) -> str | None:
+    """Return the module of a model from elsewhere that another process would not read from a file as things stand; else None."""
+    module = name.partition(":")[0]
+    return None if name in MODELS or module in _named_as_trusted() else module
+
+
+def _named_as_trusted() -> list[str]:
+    return os.environ.get("METAMMF_MODELS", "").split(",")
+
+
 def _trusted() -> set[str]:
-    return {*sys.modules, *os.environ.get("METAMMF_MODELS", "").split(",")}
+    return {*sys.modules, *_named_as_trusted()}
 
 
 def model_config(settings: Mapping[str, Any], *, from_file: bool = False) -> ModelConfig:
@@ -110,6 +119,7 @@ def _message(config_type: type[Config], prefix: str, problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = list(config_type.model_fields)
-        return f"unknown setting {prefix + key!r}{did_you_mean(key, known)}; there are: {', '.join(sorted(known))}"
+        hint = did_you_mean(key, known) or f"; there are: {', '.join(sorted(known))}"
+        return f"unknown setting {prefix + key!r}{hint}"
     found = repr(problem["input"])
     return f"setting {prefix + key!r}: {problem['msg']}, got {found if len(found) <= 200 else found[:200] + '...'}"
