@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from metammf.data.folder import load_dataset
 from metammf.data.synthetic import load_truth
 from metammf.errors import ConfigError, DataError, RunError
 from metammf.evaluation.evaluate import evaluate
-from metammf.experiments.demo import MARKER, REPORT_FILE, RESULTS_FILE, run_demo
+from metammf.experiments.demo import MARKER, REPORT_FILE, RESULTS_FILE, num_workers, run_demo, under_way
 from metammf.experiments.demo_jobs import Job, run_jobs
 from metammf.experiments.demo_plan import ENTRIES, DemoPlan
 from metammf.experiments.demo_results import TABLES
@@ -192,6 +193,83 @@ def test_a_demo_that_was_killed_can_be_replaced(quick: Path) -> None:
     (quick / "world").mkdir()
     run_demo(quick, PLAN, render=page)
     assert (quick / REPORT_FILE).exists()
+
+
+def test_a_first_demo_puts_nothing_beside_it(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def looking(*_: object) -> list[Any]:
+        seen.extend(entry.name for entry in quick.parent.iterdir())
+        return []
+
+    monkeypatch.setattr("metammf.experiments.demo.run_jobs", looking)
+    run_demo(quick, PLAN, render=page)
+    assert seen == ["demo"]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_a_kill_leaves_is_cleared_and_the_demo_before_it_comes_back(quick: Path, begun: bool) -> None:
+    """A kill while a second demo ran leaves the first one beside it; one between two moves leaves that alone."""
+    run_demo(quick, PLAN, render=page)
+    quick.replace(quick.parent / ".demo.old")
+    if begun:
+        quick.mkdir()
+        (quick / MARKER).touch()
+
+    def broken(results: Mapping[str, Any]) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(quick, replace(PLAN, seed=5), render=broken)
+    assert (quick / REPORT_FILE).read_text(encoding="utf-8") == "<html>0</html>"
+    assert [entry.name for entry in quick.parent.iterdir()] == ["demo"]
+
+
+def test_somebody_elses_folder_beside_it_stays(quick: Path) -> None:
+    beside = quick.parent / ".demo.old"
+    beside.mkdir()
+    (beside / "thesis.tex").touch()
+    with pytest.raises(DataError, match=r"demo\.old exists and is not a demo's folder"):
+        run_demo(quick, PLAN, render=page)
+    assert [entry.name for entry in quick.parent.iterdir()] == [".demo.old"]
+
+
+def test_what_is_under_way_is_told_by_the_logs(tmp_path: Path) -> None:
+    entry = PLAN.entries[0]
+    jobs = [Job(entry.key, PLAN.config(entry, seed), tmp_path, tmp_path / str(seed)) for seed in range(4)]
+    assert under_way(jobs) == ""
+    for seed, lines in ((0, 2), (1, 1), (2, 0)):
+        jobs[seed].out.mkdir()
+        (jobs[seed].out / "log.jsonl").write_text("{}\n" * lines)
+    (jobs[0].out / "metrics.json").touch()
+    assert under_way(jobs) == (
+        "training metammf-gcn seed 1: epoch 1 of at most 2, metammf-gcn seed 2: epoch 0 of at most 2"
+    )
+
+
+def test_a_demo_tells_now_and_then_how_far_it_is(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, heard = [], threading.Event()
+
+    def slow(*_: object) -> list[Any]:
+        assert heard.wait(60)
+        return []
+
+    def progress(done: int, total: int, what: str) -> None:
+        told.append((done, total, what))
+        if what:
+            heard.set()
+
+    monkeypatch.setattr("metammf.experiments.demo.run_jobs", slow)
+    monkeypatch.setattr("metammf.experiments.demo.under_way", lambda jobs: f"training {len(jobs)}")
+    monkeypatch.setattr("metammf.experiments.demo.LOOK_SECONDS", 0.01)
+    run_demo(quick, PLAN, render=page, progress=progress)
+    assert told[:2] == [(0, 14, ""), (0, 14, "training 14")]
+
+
+def test_a_plan_knows_how_many_runs_it_is(results: dict[str, Any]) -> None:
+    assert PLAN.num_runs == sum(len(model["runs"]) for model in results["models"]) == 14
+    assert DemoPlan().num_runs == 18
+    assert num_workers(PLAN) == 1
 
 
 def test_somebody_elses_folder_stays(quick: Path) -> None:

@@ -15,9 +15,9 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
     seed
         Of the world and of training.
     """
-    from metammf.cli.console import show_warnings, steps
+    from metammf.cli.console import err, show_warnings, steps
     from metammf.errors import ConfigError
-    from metammf.experiments.demo import REPORT_FILE, run_demo
+    from metammf.experiments.demo import REPORT_FILE, num_workers, run_demo
     from metammf.experiments.demo_plan import DemoPlan
     from metammf.report.figures import require_extra
     from metammf.report.page import render_page
@@ -27,8 +27,13 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
     require_extra("the report")
     show_warnings()
     command = f"metammf demo --seed {seed}" + (f" --out {shlex.quote(str(out))}" if out != Path("demo") else "")
+    plan = DemoPlan(seed=seed)
+    err.print(
+        f"{plan.num_runs} models on a generated world, {num_workers(plan)} at a time: about half an hour on two cores, and some"
+        " minutes until the first is done"
+    )
     with steps("training", "generating a world") as show:
-        results = run_demo(out, DemoPlan(seed=seed), render=render_page, progress=show, command=command)
+        results = run_demo(out, plan, render=render_page, progress=show, command=command)
     _summarise(results, out / REPORT_FILE)
 
 

@@ -11,11 +11,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
-import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +27,11 @@ from metammf.errors import DataError, RunError
 from metammf.experiments.demo_jobs import Job, run_jobs
 from metammf.experiments.demo_plan import DemoPlan
 from metammf.experiments.demo_results import collect, describe_outcome, mapped_items
+from metammf.experiments.run import LOG, METRICS
 from metammf.files import atomic_open, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from metammf.data.synthetic import World
     from metammf.experiments.demo_jobs import Outcome
@@ -42,6 +42,8 @@ RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
 MARKER = ".metammf-demo"
 """Tells a folder of the demo, finished or not, from anybody else's."""
+LOOK_SECONDS = 60.0
+"""Between two looks at how far the models are that are being trained."""
 
 
 def run_demo(
@@ -60,7 +62,8 @@ def run_demo(
         out: The folder.
         plan: What is compared, and how large.
         render: Turns the results into the HTML page.
-        progress: Called with the models trained, how many there are, and what was done last.
+        progress: Called with the models trained, how many there are, and what was done last or, from a thread that looks, what is
+            under way.
         command: What the page says made it.
 
     Returns:
@@ -77,7 +80,9 @@ def run_demo(
         world = generate_world(users=plan.users, items=plan.items, interactions=plan.interactions, seed=plan.seed)
         save_world(world, out / "world")
         jobs = _jobs(plan, world, out)
-        outcomes = run_jobs(jobs, _workers(plan, len(jobs)), _counting(len(jobs), progress))
+        teller = _Teller(jobs, progress or (lambda *_: None))
+        with teller.watching():
+            outcomes = run_jobs(jobs, num_workers(plan), teller.done)
         results = collect(world, load_dataset(out / "world").split(), plan, outcomes)
         results |= {"command": command, "folder": folder, "seconds": round(time.perf_counter() - started, 1)}
         plain = json.loads(json.dumps(results, allow_nan=False))  # the page is made of what the file holds
@@ -103,50 +108,89 @@ def _jobs(plan: DemoPlan, world: World, out: Path) -> list[Job]:
     ]
 
 
-def _counting(total: int, progress: Progress | None) -> Callable[[Outcome], None]:
-    finished = itertools.count(1)
+class _Teller:
+    """Tells of each model that is done and, now and then, how far those are that are being trained.
 
-    def done(outcome: Outcome) -> None:
-        if progress is not None:
-            progress(next(finished), total, describe_outcome(outcome))
+    Args:
+        jobs: All of them.
+        progress: Whom.
+    """
 
-    if progress is not None:
-        progress(0, total, "")
-    return done
+    def __init__(self, jobs: Sequence[Job], progress: Progress) -> None:
+        self._jobs, self._progress = jobs, progress
+        self._done = 0
+
+    def done(self, outcome: Outcome) -> None:
+        """Tell of a model that is done."""
+        self._done += 1
+        self._progress(self._done, len(self._jobs), describe_outcome(outcome))
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look at what is being trained while the block runs."""
+        over = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(over,), daemon=True)
+        self._progress(0, len(self._jobs), "")
+        watch.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watch.join()
+
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(LOOK_SECONDS):
+            if what := under_way(self._jobs):
+                self._progress(self._done, len(self._jobs), what)
 
 
-def _workers(plan: DemoPlan, most: int) -> int:
-    # Each process holds torch, some 300 MiB.
+def under_way(jobs: Sequence[Job]) -> str:
+    """Say of the models that are being trained how far they are, by their logs; an empty string where none is."""
+    told = []
+    for job in jobs:
+        log = job.out / LOG
+        if log.is_file() and not (job.out / METRICS).is_file():
+            epoch = log.read_bytes().count(b"\n")
+            told.append(f"{job.key} seed {job.config.seed}: epoch {epoch} of at most {job.config.training.epochs}")
+    return f"training {', '.join(told)}" if told else ""
+
+
+def num_workers(plan: DemoPlan) -> int:
+    """Return how many processes train at once: by default one a core and four at most, since each holds torch, some 300 MiB."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(plan.workers or min(usable, 4), most)
+    return min(plan.workers or min(usable, 4), plan.num_runs)
 
 
 @contextlib.contextmanager
 def _replacing(out: Path) -> Iterator[None]:
-    """Hold a new folder at `out`; what was there before comes back unless the block ends well."""
-    if out.exists() and not (out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))):
-        raise DataError(f"{out} exists and is not a demo's folder (it has no {MARKER}): name another")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
-    except OSError as error:
-        raise DataError(f"cannot write {out}: {error.strerror or error}") from error
-    old = aside / out.name
-    try:
-        if out.exists():
-            with _held(out):
+    """Hold a new folder at `out`; what was there before comes back unless the block ends well.
+
+    The older demo waits beside, in ``.NAME.old``, where the next demo finds it if a kill leaves it there.
+    """
+    old = out.with_name(f".{out.name}.old")
+    for folder in (out, old):
+        if folder.exists() and not (folder.is_dir() and ((folder / MARKER).is_file() or not any(folder.iterdir()))):
+            raise DataError(f"{folder} exists and is not a demo's folder (it has no {MARKER}): name another")
+    if out.exists():
+        with _held(out):
+            if (out / RESULTS_FILE).is_file():
+                shutil.rmtree(old, ignore_errors=True)
                 out.replace(old)
-        with _new(out, old):
-            yield
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            else:  # what a kill has left is worth nothing, and the one that it was to replace may still wait
+                shutil.rmtree(out)
+    with _new(out, old):
+        yield
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _new(out: Path, old: Path) -> Iterator[None]:
     """Make the folder `out` and hold it; unless the block ends well it is gone, and `old` stands there again."""
     try:
-        out.mkdir()
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror or error}") from error
+    try:
         (out / MARKER).touch()
         with _held(out):
             yield

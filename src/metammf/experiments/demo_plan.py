@@ -126,6 +126,11 @@ class DemoPlan:
         runs = {"control": 1, "placebo": self.placebo_seeds}.get(entry.role, self.num_seeds)
         return range(self.seed, self.seed + runs)
 
+    @property
+    def num_runs(self) -> int:
+        """How many models are trained or solved."""
+        return sum(len(self.seeds(entry)) for entry in self.entries)
+
     def config(self, entry: Entry, seed: int) -> RunConfig:
         """Return all that decides the outcome of one run."""
         return from_mapping(
