@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from metammf.cli.compare import compare
+from metammf.data.features import Placebo
 from metammf.experiments.comparison_results import ComparisonResults
 
 QUICK = ("--profile", "metammf", "--trials", 2, "--seeds", 1, "--set", "training.epochs=2")
@@ -31,12 +35,26 @@ def test_a_comparison_prints_who_leads_and_goes_on_where_it_was(metammf, groups,
     assert "trial" not in again.err
 
 
+def test_help_and_page_name_every_placebo():
+    page = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text("utf-8")
+    for kind in get_args(Placebo):
+        assert f"RECIPE+{kind}" in (compare.__doc__ or "")
+        assert f"`vbpr+{kind}`" in page
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("--models", "eas", *QUICK), "did you mean 'ease'"),
         (("--models", "ease", "--profile", "user_time"), "did you mean 'user-time'"),
-        (("--models", "ease", "--profile", "user-time"), "two groups has no timestamps"),
+        (
+            ("--models", "ease", "--profile", "user-time"),
+            "two groups has no timestamps; the profiles that fit it: metammf",
+        ),
+        (
+            ("--models", "ease", "--profile", "metammf", "--minutes", 0),
+            "--minutes: expected a finite number above 0, got 0",
+        ),
         (("--models", "ease", *QUICK, "--minutes", "0"), "--minutes: expected more than 0"),
         (("--models", "ease", *QUICK, "--set", "split.seed=1"), "split.seed is the profile's to say"),
         (("--models", "ease", *QUICK, "--published", "nowhere.csv"), "nowhere.csv: cannot be read"),

@@ -74,6 +74,21 @@ def test_an_unknown_one_among_many_is_named():
         IdMap(np.array([2**63], dtype=np.uint64))
 
 
+def test_an_unknown_one_is_told_beside_one_that_is_known():
+    for known, asked, told in (
+        (
+            ["user-1", "user-2"],
+            "usr-1",
+            "unknown user id 'usr-1' (did you mean 'user-1'?); expected one of 2, such as 'user-1'",
+        ),
+        ([7, 8, 9], "nobody", "unknown user id 'nobody'; expected one of 3, such as 7"),
+        ([], 1, "unknown user id 1; expected none, since there is none"),
+    ):
+        with pytest.raises(UnknownIdError) as error:
+            IdMap(known, kind="user").index(asked)
+        assert str(error.value) == told
+
+
 def test_leading_zeros_are_another_id():
     ids = IdMap(["7", "007"])
     assert (ids.index("7"), ids.index("007"), ids.index(7)) == (0, 1, 0)

@@ -288,8 +288,8 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(folder, t
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"minutes": 20.0}, "another minutes: 10.0, asked is 20.0"),
-        ({"trials": 4}, "another trials"),
+        ({"minutes": 20.0}, "another number of --minutes: 10.0, and now 20.0 is asked for"),
+        ({"trials": 4}, "another number of --trials"),
         ({"profile": "mmrec"}, "another profile"),
         ({"settings": {"training.epochs": 3}}, "was begun with other settings"),
     ],
@@ -345,6 +345,33 @@ def taking(seconds):
         )
 
     return work
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, None])
+def test_the_number_of_steps_stays_what_it_is(folder, tmp_path, monkeypatch, killed_after):
+    """The search ends by its time after two of ten trials, each of which took half of it, and one model is left out."""
+    monkeypatch.setattr(compare, "work", taking(45.0))
+    asked = plan(folder, models=("ease", "ease+model.max_items=1", "popularity"), minutes=1.0, trials=10)
+    told = []
+
+    def progress(done, total, what):
+        told.append((done, total, what))
+        if what and len(told) - 1 == killed_after:
+            raise KilledError
+
+    if killed_after:
+        with pytest.raises(KilledError):
+            run_comparison(asked, tmp_path / "out", progress=progress)
+    run_comparison(asked, tmp_path / "out", progress=progress)
+    assert {total for _, total, _ in told} == {11 + 11 + 2}
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert told[-1][0] == 24
+    first, second = (what for _, _, what in told if what.startswith("ease trial"))
+    assert first.startswith("ease trial 0 stopped at its share of the budget: recall@10 ")
+    assert first.endswith("; 30 of 60 s used")
+    assert second.startswith("ease trial 1 stopped at the end of the budget: recall@10 ")
+    assert second.endswith("; all 60 s are used")
+    assert next(done for done, _, what in told if what == first) == 5
 
 
 def test_a_recipe_that_is_slow_leaves_half_of_the_time_to_search_with(folder, tmp_path, monkeypatch):
@@ -420,8 +447,13 @@ def test_a_trial_whose_process_dies_is_tried_again_and_the_search_goes_on(
     """Killed right after the death, it ends as if neither had been, but for the line that the death has in the ledger."""
     monkeypatch.setattr(compare, "work", dying(("ease", f"trial-{place}")))
     asked, told = plan(folder, models=("ease",)), []
+
+    def stop(done, total, what):
+        if f"trial {place} died" in what:
+            raise KilledError
+
     with pytest.raises(KilledError):
-        run_comparison(asked, tmp_path / "out", progress=stop_after(place + 1))
+        run_comparison(asked, tmp_path / "out", progress=stop)
     (model,) = run_comparison(asked, tmp_path / "out", progress=lambda *what: told.append(what)).models
     dead = model.trials[place]
     assert (dead.state, dead.seconds, dead.value) == ("died", 2.5, None)
@@ -434,7 +466,7 @@ def test_a_trial_whose_process_dies_is_tried_again_and_the_search_goes_on(
     ]
     assert model.chosen == known.chosen
     assert "killed (signal 9)" in (tmp_path / "out" / "ledger.jsonl").read_text()
-    assert told[-1][0] == told[-1][1] == 5
+    assert (told[0][0], *told[-1][:2]) == (place, 4, 4)  # what died counts for no step
 
 
 def test_settings_that_die_twice_have_failed(folder, tmp_path, monkeypatch):

@@ -109,6 +109,20 @@ def test_every_problem_is_named_at_once():
     assert "'training.batch_size'" in str(told.value)
 
 
+def test_of_many_names_the_nearest_is_told_and_what_lists_them():
+    with pytest.raises(ConfigError) as told:
+        merge("metamf-gcn")
+    assert str(told.value) == (
+        "unknown recipe 'metamf-gcn' (did you mean 'metammf-gcn'?); `metammf recipes` lists them, and the name of a file ends in"
+        " .toml"
+    )
+    with pytest.raises(ConfigError) as told:
+        merge("mf", {"training.epoch": 3})
+    assert str(told.value) == "unknown setting 'training.epoch' (did you mean 'epochs'?)"
+    with pytest.raises(ConfigError, match=r"unknown setting 'training\.zzz'; there are: .*batch_size.*epochs"):
+        merge("mf", {"training.zzz": 3})
+
+
 def test_a_model_from_elsewhere_is_named_by_its_place(tmp_path, monkeypatch):
     (tmp_path / "elsewhere.py").write_text(
         "from metammf.models.mf import MF, MFConfig\n"

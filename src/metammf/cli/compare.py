@@ -34,8 +34,8 @@ def compare(
     data
         A data set's folder in our layout.
     models
-        Recipes or TOML files, separated by commas. RECIPE+SECTION.KEY=VALUE changes a setting and holds it, RECIPE+noise and
-        RECIPE+shuffle replace the features.
+        Recipes or TOML files, separated by commas. RECIPE+SECTION.KEY=VALUE changes a setting and holds it; RECIPE+noise,
+        RECIPE+shuffle and RECIPE+drop replace the features by noise, shuffle them across items, or let every item lack them all.
     out
         The comparison's folder.
     profile

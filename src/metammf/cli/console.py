@@ -16,6 +16,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from metammf.errors import UnknownIdError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
@@ -107,17 +109,34 @@ def bar(description: str) -> Progress:
 def steps(description: str, note: str = "") -> Iterator[Callable[[int, int, str], None]]:
     """Give what is to be told the steps done, how many there are, and what was done last.
 
-    It shows a bar, and where there is no screen a line a step.
+    It shows a bar, and where there is no screen a line a step, with the time that it took so far and what is left at that pace.
     """
+    begun, first = time.monotonic(), -1
     with bar(description) as progress:
         task = progress.add_task(description, total=None, note=note)
 
         def show(done: int, total: int, what: str) -> None:
+            nonlocal first
+            first = done if first < 0 else first  # what an earlier call has done took this one no time
             progress.update(task, completed=done, total=total, note=what)
             if what and not err.is_terminal:
-                err.print(f"{done}/{total} {what}")
+                err.print(f"{done}/{total} {what} ({_pace(time.monotonic() - begun, done - first, total - done)})")
 
         yield show
+
+
+def _pace(seconds: float, done: int, left: int) -> str:
+    """Say how long the work has taken, and how long the rest takes at that pace, once there is one."""
+    told = f"after {duration(seconds)}"
+    return f"{told}, some {duration(seconds / done * left)} left" if done and left else told
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: ``45 s``, ``12 min``, ``2 h 5 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 @contextlib.contextmanager
@@ -128,6 +147,15 @@ def going_on(out: Path) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         word = f"{str(interrupt) or 'interrupted'}; the same command goes on, from {out}"
         raise type(interrupt)(word) from interrupt
+
+
+@contextlib.contextmanager
+def ids_of(run: Path) -> Iterator[None]:
+    """Name the run in what is said of an id that it does not know."""
+    try:
+        yield
+    except UnknownIdError as error:
+        raise UnknownIdError(f"{run}: {error}") from error
 
 
 class TrainingBar:

@@ -33,8 +33,8 @@ def explain(
     data
         The data set's folder, where it is no longer where it was trained on.
     """
+    from metammf.cli.console import ids_of, table
     from metammf.cli.console import out as screen
-    from metammf.cli.console import table
     from metammf.cli.output import write_table
     from metammf.errors import ConfigError
     from metammf.recommender import Recommender
@@ -49,7 +49,8 @@ def explain(
     recommender = Recommender.load(run)
     if data is not None:
         recommender.data_path = data
-    found = recommender.explain(item, user, watched=watched)
+    with ids_of(run):
+        found = recommender.explain(item, user, watched=watched)
     about = f"item {item}" if user is None else f"item {item} for user {user}"
     if watched:
         about = f"item {item} for who watched {', '.join(watched)}"

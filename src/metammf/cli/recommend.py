@@ -54,7 +54,7 @@ def recommend(
     """
     import polars as pl
 
-    from metammf.cli.console import bar, err
+    from metammf.cli.console import bar, err, ids_of
     from metammf.cli.console import table as show
     from metammf.errors import ConfigError
     from metammf.recommender import Recommender
@@ -70,9 +70,10 @@ def recommend(
     if watched:
         if seen != "train+validation":
             raise ConfigError("--seen is for users of the data set: what a new one has watched never comes")
-        _for_a_new_user(recommender, watched, k, barred, out)
+        with ids_of(run):
+            _for_a_new_user(recommender, watched, k, barred, out)
         return
-    with bar("users") as progress:
+    with ids_of(run), bar("users") as progress:
         task = progress.add_task("users", total=None, note="")
 
         def note(done: int, total: int) -> None:

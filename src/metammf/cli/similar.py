@@ -22,13 +22,15 @@ def similar(
     out
         Write them here as well, as Parquet or CSV by the extension.
     """
-    from metammf.cli.console import table
+    from metammf.cli.console import ids_of, table
     from metammf.cli.output import check_extension, write_table
     from metammf.recommender import Recommender
 
     if out is not None:
         check_extension(out)
-    found = Recommender.load(run).similar(item, k)
+    recommender = Recommender.load(run)
+    with ids_of(run):
+        found = recommender.similar(item, k)
     if out is not None:
         write_table(found, out)
     table(found.columns, found.iter_rows())

@@ -132,7 +132,10 @@ class IdMap:
         place = self._place(outside)
         if place < 0:
             hint = "" if self.is_integer or len(self) > 200_000 else did_you_mean(str(outside), self._named)
-            raise UnknownIdError(f"unknown {self.kind} id {outside!r}{hint}")
+            known = (
+                f"one of {len(self):,}, such as {_plain(self.ids[0])!r}" if len(self) else "none, since there is none"
+            )
+            raise UnknownIdError(f"unknown {self.kind} id {outside!r}{hint}; expected {known}")
         return place
 
     def indices(self, outside: Iterable[Any]) -> NDArray[np.int64]:

@@ -87,6 +87,17 @@ FIRST_SEED = 1
 NOT_ASKED_FOR = "begun in this folder by an earlier command, and not asked for in this one"
 """Of a model that is told of all the same: what was looked at is not to go away because of what came out."""
 
+_ASKED = {
+    "format": "form of plan.json",
+    "data": "data set (by SHA-256)",
+    "profile": "profile",
+    "split": "split",
+    "minutes": "number of --minutes",
+    "trials": "number of --trials",
+    "device": "device",
+}
+"""What plan.json must agree on, as messages call it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -125,7 +136,7 @@ class ComparisonPlan:
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name}: expected a whole number of at least 1, got {getattr(self, name)}")
         if not 0 < self.minutes < math.inf:
-            raise ConfigError(f"--minutes: expected more than 0 and no endless number, got {self.minutes}")
+            raise ConfigError(f"--minutes: expected a finite number above 0, got {self.minutes:g}")
 
     def budget(self, trial_share: float) -> Budget:
         """Return the budget of each model, of which a trial may take a share of the time."""
@@ -140,7 +151,8 @@ def run_comparison(
     Args:
         plan: What is compared.
         out: The folder.
-        progress: Called with the runs done, those that there may be at most, and what was done last.
+        progress: Called with the steps done, how many there are, and what was done last. A step is a final run, or a trial or
+            its part of the budget's time: a search that is over has taken all of its steps, so that there are always as many.
         command: What the results say made them.
 
     Raises:
@@ -232,8 +244,8 @@ def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, ab
         for key, value in asked.items():
             if before.get(key) != value:
                 raise RunError(
-                    f"{path.parent} holds a comparison of another {key}: {before.get(key)!r}, asked is {value!r}; it would choose"
-                    " again after the test part was read: name another folder"
+                    f"{path.parent} holds a comparison with another {_ASKED[key]}: {before.get(key)!r}, and now {value!r} is"
+                    " asked for; going on would choose again after the test part was read: name another folder"
                 )
         for name, config in before["models"].items():
             if name in models and from_mapping(config, from_file=True) != from_mapping(models[name]):
@@ -272,7 +284,7 @@ class _Comparison:
         progress: Progress | None,
     ) -> None:
         self.setting, self.plan, self.budget = setting, setting.plan, setting.budget
-        self.able = {one.name: one for one in able}
+        self.asked, self.able = tuple(able), {one.name: one for one in able}
         self.unable, self.out, self.progress = unable, out, progress
         self.ledger = Ledger(out / LEDGER_FILE)
         self.tests = PairTests(setting.profile.tested, setting.profile.tables)
@@ -498,24 +510,35 @@ class _Comparison:
     def _tell(self, what: str) -> None:
         if self.progress is None:
             return
-        done = total = 0
-        for contender in self.able.values():
-            trials, seeds = self.ledger.trials(contender.name), len(self._seeds(contender))
-            over = is_over(trials, self.budget, contender.space)
-            done += len(trials) + len(self.finals[contender.name])
-            died = sum(not trial.counts for trial in trials)
-            total += (len(trials) if over else died + trials_in_all(self.budget, contender.space)) + seeds
-        self.progress(done, total, what)
+        steps = [self._steps(contender) for contender in self.asked]
+        self.progress(sum(done for done, _ in steps), sum(total for _, total in steps), what)
+
+    def _steps(self, contender: Contender) -> tuple[int, int]:
+        """Return the steps of a model that are done and those that there are, which stay as many whatever comes.
+
+        A search has as many steps as it may have trials, and is as far as the nearer of its two ends: trials or time. One that
+        is over, or a model that was left out, has taken them all.
+        """
+        steps, seeds = trials_in_all(self.budget, contender.space), len(self._seeds(contender))
+        if contender.name not in self.able:
+            return steps + seeds, steps + seeds
+        trials = self.ledger.trials(contender.name)
+        done = steps
+        if not is_over(trials, self.budget, contender.space):
+            by_time = math.floor(steps * spent(trials) / (60 * self.budget.minutes))
+            done = max(sum(trial.counts for trial in trials), by_time)
+        return done + len(self.finals[contender.name]), steps + seeds
 
     def _of_trial(self, contender: Contender, trial: Trial) -> str:
-        trials = self.ledger.trials(contender.name)
-        best = best_trial(trials)
+        trials, whole = self.ledger.trials(contender.name), 60 * self.budget.minutes
+        best, used = best_trial(trials), spent(trials)
+        state: str = trial.state
+        if trial.state == "stopped":
+            state = f"stopped at {'the end' if used >= whole else 'its share'} of the budget"
         value = trial.reason if trial.value is None else f"{self.setting.profile.chosen_by} {trial.value:.4f}"
         so_far = "" if best is None or best.value is None else f", best {best.value:.4f}"
-        return (
-            f"{contender.name} trial {trial.number} {trial.state}: {value}{so_far};"
-            f" {spent(trials):.0f} of {60 * self.budget.minutes:.0f} s"
-        )
+        time = f"all {whole:.0f} s are used" if used >= whole else f"{used:.0f} of {whole:.0f} s used"
+        return f"{contender.name} trial {trial.number} {state}: {value}{so_far}; {time}"
 
     def _of_final(self, contender: Contender, final: Final) -> str:
         metric = self.setting.profile.chosen_by

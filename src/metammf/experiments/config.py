@@ -107,8 +107,10 @@ def load_recipe(name: str) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"recipe {name}: cannot be read ({error})") from error
     else:
-        known = recipe_names()
-        raise ConfigError(f"unknown recipe {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
+        hint = did_you_mean(name, recipe_names())
+        raise ConfigError(
+            f"unknown recipe {name!r}{hint}; `metammf recipes` lists them, and the name of a file ends in .toml"
+        )
     try:
         recipe = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # tables nested too deeply, numbers with too many digits

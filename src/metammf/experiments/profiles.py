@@ -52,10 +52,16 @@ class Profile:
         Raises:
             DataError: the data set lacks what the protocol needs.
         """
-        allowed = [method for method in self.methods if _lacks(method, dataset) is None]
+        allowed = self._allowed(dataset)
         if not allowed:
-            raise DataError(f"profile {self.name}: {_lacks(self.methods[-1], dataset)}")
+            others = ", ".join(one.name for one in PROFILES.values() if one._allowed(dataset))
+            raise DataError(
+                f"profile {self.name}: {_lacks(self.methods[-1], dataset)}; the profiles that fit it: {others}"
+            )
         return SplitConfig(method=allowed[0], cold_share=self.cold_share)
+
+    def _allowed(self, dataset: Dataset) -> list[SplitMethod]:
+        return [method for method in self.methods if _lacks(method, dataset) is None]
 
     def summary(self, split: SplitConfig) -> ProfileSummary:
         """Return it as plain data, with the split that was taken."""
