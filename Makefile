@@ -1,6 +1,6 @@
 # A fresh machine needs GNU make and Python 3.11 or later; everything else goes into .venv.
 #
-#   make demo         train and compare models on the embedded world: demo/report.html
+#   make demo         train and compare models on the embedded world: demo/report.html (half an hour on two cores)
 #   make test         run the tests
 #   make check        all checks of a change: format, lint, types, layers, tests
 #   make faults       kill, cut and starve training at 30 random moments and more, and resume it
@@ -9,6 +9,9 @@
 #   make comparisons  run, or go on with, the comparisons of all models that the README reports (hours; METAMMF_DATA)
 #   make bench        run all benchmarks, and write benchmarks/results and the tables of benchmarks/README.md
 #   make clean        remove what these made: .venv, demo, caches, builds
+#
+# The first of them sets up .venv: some minutes, and 1.4 GB with the CPU build of torch. `. .venv/bin/activate` then gives you
+# the command metammf.
 #
 # PYTHON       the interpreter that .venv is made with (python3)
 # PIP_ARGS     options of the installation of torch, such as one that names a wheel index of yours
@@ -31,7 +34,7 @@ ONLY ?=
 export ENVS ?=
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 export METAMMF_DATA ?= $(abspath $(wildcard ../shared/data))
 ifeq ($(METAMMF_DATA),)
 unexport METAMMF_DATA
@@ -43,7 +46,7 @@ endif
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
-demo: .venv/.report
+demo: .venv/.report .venv/.compare
 	$(BIN)/metammf demo
 
 test: .venv/.test
@@ -84,6 +87,7 @@ dev: .venv/.dev
 .venv/.python:
 	@command -v "$(PYTHON)" > /dev/null || { echo "metammf needs Python 3.11 or later, and there is no $(PYTHON): name one with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "metammf needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'): name another with PYTHON=..." >&2; exit 1; }
+	@echo "setting up .venv: some minutes; torch is the largest part"
 	$(PYTHON) -m venv .venv
 	@touch $@
 
@@ -96,5 +100,5 @@ dev: .venv/.dev
 	@touch $@
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv demo .demo.old build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,24 @@ def test_a_model_of_an_outsider(tmp_path, monkeypatch, capsys):
             assert walk(line, monkeypatch) == 0, f"{line}: {capsys.readouterr()}"
     shown = capsys.readouterr().out
     assert "tower-noise" in shown
+    assert "next: METAMMF_MODELS=mymodels.tower metammf evaluate runs/tower\n" in shown
     assert "recall" in shown
+
+
+def test_installs_are_of_the_tested_versions_and_leave_a_clone_in_charge():
+    """torch first, at its pin; extras that there are; and editable, as make installs it, or edits would do nothing."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    pinned = next(
+        line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line.startswith("torch==")
+    )
+    readme, *pages = (page.read_text("utf-8") for page in PAGES)
+    lines = [line for line in readme.splitlines() if line.startswith("pip install")]
+    assert lines[0] == f"pip install -c constraints.txt {pinned}"
+    found = re.findall(r"pip install ([^\n`]*)'\.\[([a-z,]+)\]'", "\n".join([readme, *pages]))
+    assert len(found) >= 4
+    for options, named in found:
+        assert options == "-c constraints.txt -e "
+        assert set(named.split(",")) <= set(extras)
 
 
 def test_reference_pages_are_up_to_date():
