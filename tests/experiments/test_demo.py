@@ -139,9 +139,10 @@ def test_the_map_knows_the_truth(out: Path, results: dict[str, Any]) -> None:
 
 
 def test_progress_is_told(out: Path, steps: list[tuple[int, int, str]]) -> None:
-    assert [done for done, _, _ in steps] == list(range(15))
-    assert {total for _, total, _ in steps} == {14}
-    assert steps[1][2].startswith("metammf-gcn seed 0: ndcg@20 0.")
+    told = [step for step in steps if not step[2].startswith("training ")]  # on a slow machine there are looks between
+    assert [done for done, _, _ in told] == list(range(15))
+    assert {total for _, total, _ in told} == {14}
+    assert told[1][2].startswith("metammf-gcn seed 0: ndcg@20 0.")
 
 
 def test_processes_give_what_one_process_gives(out: Path, tmp_path: Path, results: dict[str, Any]) -> None:
