@@ -28,12 +28,17 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
     show_warnings()
     command = f"metammf demo --seed {seed}" + (f" --out {shlex.quote(str(out))}" if out != Path("demo") else "")
     plan = DemoPlan(seed=seed)
-    err.print(
-        f"{plan.num_runs} models on a generated world, {num_workers(plan)} at a time: about half an hour on two cores, and some"
-        " minutes until the first is done"
-    )
     with steps("training", "generating a world") as show:
-        results = run_demo(out, plan, render=render_page, progress=show, command=command)
+
+        def progress(done: int, total: int, what: str) -> None:
+            if not what:  # the folder is ours, and training begins
+                err.print(
+                    f"{plan.num_runs} models on a generated world, {num_workers(plan)} at a time: about half an hour on two"
+                    " cores, and some minutes until the first is done"
+                )
+            show(done, total, what)
+
+        results = run_demo(out, plan, render=render_page, progress=progress, command=command)
     _summarise(results, out / REPORT_FILE)
 
 
