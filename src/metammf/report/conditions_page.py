@@ -14,7 +14,7 @@ from metammf.report.palette import TABLES
 from metammf.report.shell import render
 from metammf.report.study_page import PAGE, TABLE_CSV, TABLE_LATEX, write_files
 from metammf.report.tables import TABLE_TITLES, Cell, csv_text, escaped, latex_text, of_metric, of_values
-from metammf.report.words import listed, metric_name, number, p_value, signed
+from metammf.report.words import ONE_SEED, listed, metric_name, number, p_value, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,7 +93,8 @@ def conditions_figure(results: ConditionsResults) -> Any:
 
 def findings(results: ConditionsResults) -> list[str]:
     """What was found, a sentence or two each; they read right whatever it was."""
-    found = [_counted(results, table) for table in _TABLES]
+    found = [ONE_SEED] if len(results.seed_numbers) == 1 else []
+    found += [_counted(results, table) for table in _TABLES]
     for axis in results.axes:
         found += [
             f"{axis.title.capitalize()}, {TABLE_TITLES[table].lower()}: {listed(told)}."
