@@ -17,7 +17,7 @@ from metammf.experiments.comparison_results import PublishedFigure, Trial
 from metammf.report.again import write_again
 from metammf.report.cold_items import without_guesses
 from metammf.report.comparison_page import comparison_page, write_comparison
-from metammf.report.comparison_table import columns, kind_of, lines, published_only
+from metammf.report.comparison_table import columns, kind_of, lines, main_latex, published_only
 from metammf.report.comparison_words import findings, headline
 from metammf.report.words import ONE_SEED
 
@@ -346,6 +346,9 @@ def test_models_to_come_are_named(
 def test_one_seed_is_said_to_be_one(comparison: ComparisonResults) -> None:
     single = replace(comparison, budget=replace(comparison.budget, seeds=(0,)))
     assert findings(single)[0] == ONE_SEED
+    assert "Bars: NDCG@20 of one seed." in text_of(comparison_page(single))
+    assert ", one seed.\n" in main_latex(single)
+    assert ", means and deviations over 3 seeds.\n" in main_latex(comparison)
     assert ONE_SEED not in findings(comparison)
 
 

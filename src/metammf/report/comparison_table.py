@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metammf.report.names import labels
-from metammf.report.tables import TABLE_TITLES, Cell, csv_text, escaped, latex_text, of_metric
+from metammf.report.tables import TABLE_TITLES, Cell, counted, csv_text, escaped, latex_text, of_metric
 from metammf.report.words import LEVEL, metric_name
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def main_latex(results: ComparisonResults) -> str:
         rules.add(len(body))
         body.append([rf"{escaped(called[ours])}, \%", *(_percent(percent.get((at.table, at.metric))) for at in shown)])
     note = (
-        f"{results.data.name}, profile {results.profile.name}, mean and deviation over {len(results.budget.seeds)} seeds.\n"
+        f"{results.data.name}, profile {results.profile.name}, {counted(len(results.budget.seeds), 'means and deviations')}.\n"
         "Bold: best of the column, placebos apart. Dagger: a paired test, corrected by Holm, cannot tell it from the best;\n"
         f"columns that were not tested have none: tested were {', '.join(map(metric_name, results.profile.tested))}.\n"
         f"{results.command}"

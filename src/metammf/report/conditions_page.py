@@ -315,6 +315,11 @@ def _gain_cells(gain: Gain | None) -> list[Any]:
     return [test.difference, test.low, test.high, test.improvement_percent, test.p_holm, _agreement(gain)]
 
 
+def _each(results: ConditionsResults) -> str:
+    count = len(results.seed_numbers)
+    return f"{count} worlds or seeds each" if count > 1 else "one world or seed each"
+
+
 def conditions_latex(results: ConditionsResults) -> str:
     """The table as LaTeX, with booktabs; a gain is bold where a test tells it from nothing and all worlds or seeds agree."""
     body = []
@@ -333,5 +338,5 @@ def conditions_latex(results: ConditionsResults) -> str:
         body.append(cells)
     groups = [(TABLE_TITLES[table], 4) for table in _TABLES]
     columns = ["Condition", *("Dynamic", "Static", "Gain", "Agree") * len(_TABLES)]
-    note = f"{results.title}: {metric_name(results.metric)}, {len(results.seed_numbers)} worlds or seeds each\n{results.command}"
+    note = f"{results.title}: {metric_name(results.metric)}, {_each(results)}\n{results.command}"
     return latex_text(groups, columns, body, note, set())

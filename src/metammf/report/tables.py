@@ -73,9 +73,9 @@ def of_metric(seeds: Iterable[SeedResult], metric: str, table: str = "all") -> C
     return of_values(one.test.get(table, {}).get(metric) for one in seeds)
 
 
-def counted(seeds: int) -> str:
-    """Say over how many seeds means are: none are over one."""
-    return f"means over {seeds} seeds" if seeds > 1 else "one seed"
+def counted(seeds: int, what: str = "means") -> str:
+    """Say over how many seeds something is: nothing is over one."""
+    return f"{what} over {seeds} seeds" if seeds > 1 else "one seed"
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
