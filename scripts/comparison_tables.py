@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
-from doc_tables import decimals, label, table
+from doc_tables import decimals, table
 from metammf.report.comparison_table import chosen_told, columns, lines, published_only, ranked, trials_told
 from metammf.report.comparison_words import TRIALS_NOTE, findings, searches
+from metammf.report.names import in_words, label
 from metammf.report.tables import of_values
 
 if TYPE_CHECKING:
@@ -149,6 +149,4 @@ def _theirs(results: ComparisonResults, published: Mapping[str, PublishedFigure]
 
 def _in_words(results: ComparisonResults, text: str) -> str:
     """Return a sentence with each model's name in words."""
-    names = sorted((model.name for model in results.models), key=len, reverse=True)
-    pattern = "|".join(map(re.escape, names))
-    return re.sub(rf"(?<![\w+@-])(?:{pattern})(?![\w+@=-])", lambda found: label(found.group()), text)
+    return in_words((model.name for model in results.models), text)

@@ -14,12 +14,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import ablate
 from comparison_tables import short_table, whole_table
 from comparisons import COMPARISONS
-from doc_tables import NAMES, decimals, label, table
+from doc_tables import ORDER, decimals, table
 from measure import BENCHES
 from metammf.evaluation.significance import holm, permutation_test
 from metammf.experiments.compare import RESULTS_FILE
 from metammf.experiments.comparison_results import ComparisonResults
 from metammf.files import atomic_open
+from metammf.report.cold_items import without_guesses
+from metammf.report.names import label
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -115,8 +117,8 @@ def spread(values: list[float]) -> str:
 
 
 def order(name: str) -> tuple[int, str]:
-    """Rows in the order of `NAMES`, a placebo behind its model."""
-    return list(NAMES).index(name.partition("+")[0]), name
+    """Rows in the order of `ORDER`, a placebo behind its model."""
+    return ORDER.index(name.partition("+")[0]), name
 
 
 def bench_table(bench: str, models: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -302,7 +304,7 @@ def fill_comparisons(root: Path = ROOT) -> None:
         if not path.is_file():
             replace_between(root / "docs" / "results.md", begin, end, not_run(f"comparisons.py --only {name}"))
             continue
-        found = ComparisonResults.read(path)
+        found = without_guesses(ComparisonResults.read(path))
         replace_between(root / "docs" / "results.md", begin, end, whole_table(found))
         readme = root / "README.md"
         if begin in readme.read_text(encoding="utf-8"):

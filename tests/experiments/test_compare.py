@@ -113,6 +113,19 @@ def test_the_test_part_is_read_once_a_final_run(finished):
     assert looks.count("test") == 4
 
 
+def test_models_to_come_are_named_in_the_file(folder, tmp_path):
+    out, seen = tmp_path / "out", []
+
+    def look(done, total, what):
+        if (out / "comparison.json").is_file():
+            found = ComparisonResults.read(out / "comparison.json")
+            seen.append((found.complete, found.pending))
+
+    results = run_comparison(plan(folder, models=("popularity", "ease")), out, progress=look)
+    assert (False, ("ease",)) in seen
+    assert (results.complete, results.pending) == (True, ())
+
+
 def test_what_was_found_is_on_the_disk(finished):
     results, out, _ = finished
     assert ComparisonResults.read(out / "comparison.json") == results

@@ -108,6 +108,17 @@ def test_several_recipes_are_told_apart() -> None:
     assert len(set(labels)) == 12
 
 
+def test_each_rank_is_tested_against_dense_and_static_and_these_two_against_each_other() -> None:
+    pairs = plan("rank", "metammf-mf", values=(4, 8)).pairs
+    assert set(pairs) == {
+        ("metammf-mf-cp-4", "metammf-mf-dense"),
+        ("metammf-mf-cp-4", "metammf-mf-static"),
+        ("metammf-mf-cp-8", "metammf-mf-dense"),
+        ("metammf-mf-cp-8", "metammf-mf-static"),
+        ("metammf-mf-dense", "metammf-mf-static"),
+    }
+
+
 def test_content_is_told_by_the_recipe() -> None:
     assert {name for name in ("ease", "mf", "metammf-mf", "vbpr") if takes_content(name)} == {"metammf-mf", "vbpr"}
     assert set(recipe_names()) >= {"ease", "mf", "metammf-mf", "vbpr"}

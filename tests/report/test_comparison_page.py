@@ -14,9 +14,12 @@ import pytest
 
 from metammf.errors import MissingExtraError
 from metammf.experiments.comparison_results import PublishedFigure, Trial
+from metammf.report.again import write_again
+from metammf.report.cold_items import without_guesses
 from metammf.report.comparison_page import comparison_page, write_comparison
-from metammf.report.comparison_table import columns, kind_of, lines, published_only
+from metammf.report.comparison_table import columns, kind_of, lines, main_latex, published_only
 from metammf.report.comparison_words import findings, headline
+from metammf.report.words import ONE_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,12 +82,12 @@ def test_every_place_has_its_figure_and_every_figure_its_place(page: str) -> Non
 def test_the_page_says_all_of_it(page: str, comparison: ComparisonResults) -> None:
     text = text_of(page)
     for words in (
-        headline(comparison),
+        "MetaMMF on LightGCN is first of 4 models by NDCG@20",
         "20 trials at most",
         "tested were Recall@20 and NDCG@20, and no other column is marked",
         "Settings searched",
         "none of 130 interactions is in two parts",
-        "Left out: gat: the loss became infinite",
+        "Left out: GAT, ids alone: the loss became infinite",
         "A processor, 2 cores, Linux",
         "MMHCL (published)",
         "the loss is not finite",
@@ -112,7 +115,7 @@ def test_the_csv_holds_the_numbers(folder: Path, comparison: ComparisonResults) 
     assert rows["vbpr"]["published"] == "0.0134"
     assert rows["ease"]["published"] == ""
     with (folder / "tests.csv").open(encoding="utf-8", newline="") as stream:
-        assert len(list(csv.DictReader(stream))) == len(comparison.tests)
+        assert len(list(csv.DictReader(stream))) == len(without_guesses(comparison).tests)
     with (folder / "ledger.csv").open(encoding="utf-8", newline="") as stream:
         ledger = list(csv.DictReader(stream))
     assert len(ledger) == sum(len(model.trials) for model in comparison.models)
@@ -122,13 +125,43 @@ def test_the_csv_holds_the_numbers(folder: Path, comparison: ComparisonResults) 
 def test_latex_marks_the_best_and_what_cannot_be_told_from_it(folder: Path) -> None:
     lines = (folder / "table.tex").read_text(encoding="utf-8").splitlines()
     rows = {line.split(" & ")[0]: line for line in lines if line.endswith(r"\\")}
-    best, noise, ease = rows["metammf-lightgcn"], rows["metammf-lightgcn+noise"], rows["ease"]
+    ours = "MetaMMF on LightGCN"
+    best, noise, ease = rows[ours], rows[f"{ours}, features replaced by noise"], rows["EASE"]
     assert best.count(r"\textbf{") == 8
     assert r"\dagger" not in best + ease
     assert noise.count(r"\dagger") == 6  # recall@10 and ndcg@10 were not tested
-    assert lines.index(noise) > lines.index(rows["vbpr"])  # placebos apart
-    assert rows[r"metammf-lightgcn, \%"].count("$+") == 8
+    assert lines.index(noise) > lines.index(rows["VBPR"])  # placebos apart
+    assert rows[rf"{ours}, \%"].count("$+") == 8
     assert rows["Model"].count("&") == best.count("&") == 8
+
+
+def test_tables_and_figures_call_models_as_people_do(folder: Path, page: str) -> None:
+    with (folder / "table.csv").open(encoding="utf-8", newline="") as stream:
+        called = {row["model"]: row["label"] for row in csv.DictReader(stream)}
+    assert called["metammf-lightgcn+noise"] == "MetaMMF on LightGCN, features replaced by noise"
+    specs = json.loads(re.search(r'id="specs">(.*?)</script>', page, re.DOTALL).group(1))  # type: ignore[union-attr]
+    for name in ("bars-all", "leads", "spread"):
+        assert {row["label"] for row in values_of(specs[name])} <= set(called.values())
+    # What was typed stands beside it in the main table, and by the dots of the costs.
+    assert '<span class="pm typed">metammf-lightgcn<wbr>+noise</span>' in page
+    assert {row["short"] for row in values_of(specs["cost"])} <= set(called)
+
+
+def values_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """All rows of a figure, of its layers too."""
+    layers = [spec, *spec.get("layer", ())]
+    return [row for layer in layers for row in layer.get("data", {}).get("values", ()) if "label" in row]
+
+
+def test_two_points_of_one_recipe_have_names_of_their_own(
+    comparison: ComparisonResults, made_up_model: Callable[[str, float], ModelResult]
+) -> None:
+    twin = replace(made_up_model("metammf-lightgcn", 0.04), name="metammf-lightgcn+model.fusion=concat")
+    page = comparison_page(replace(comparison, models=(*comparison.models, twin)))
+    specs = json.loads(re.search(r'id="specs">(.*?)</script>', page, re.DOTALL).group(1))  # type: ignore[union-attr]
+    shorts = {row["label"]: row["short"] for row in values_of(specs["cost"])}
+    assert shorts["MetaMMF on LightGCN"] == "metammf-lightgcn"
+    assert shorts["static twin of MetaMMF on LightGCN"] == "metammf-lightgcn, fusion=concat"
 
 
 def with_twin_of(comparison: ComparisonResults, **changes: Any) -> ComparisonResults:
@@ -291,7 +324,32 @@ def test_a_comparison_that_has_just_begun(comparison: ComparisonResults) -> None
     bare = replace(comparison, models=(), tests=(), improvements=(), published=(), complete=False)
     assert "not complete yet" in comparison_page(bare)
     alone = replace(bare, models=comparison.models[:1])
-    assert "popularity is first of 1 models" in comparison_page(alone)
+    assert "Popularity is first of one done so far" in comparison_page(alone)
+
+
+def test_models_to_come_are_named(
+    comparison: ComparisonResults, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    some = replace(comparison, complete=False, pending=("gat", "mmgcn"))
+    assert headline(some) == "metammf-lightgcn is first of the 4 models done so far by NDCG@20"
+    told = "Not complete yet, to come: gat and mmgcn; the same command goes on."
+    assert findings(some)[0] == told
+    assert "to come: GAT, ids alone and MMGCN; the same" in text_of(comparison_page(some))
+    # A file of an older version does not name them.
+    assert findings(replace(some, pending=()))[0].startswith("Not complete yet, not all runs")
+    some.write(tmp_path / "comparison.json")
+    write_again(tmp_path)
+    assert told in caplog.text
+    assert "Not complete" not in " ".join(findings(comparison))
+
+
+def test_one_seed_is_said_to_be_one(comparison: ComparisonResults) -> None:
+    single = replace(comparison, budget=replace(comparison.budget, seeds=(0,)))
+    assert findings(single)[0] == ONE_SEED
+    assert "Bars: NDCG@20 of one seed." in text_of(comparison_page(single))
+    assert ", one seed.\n" in main_latex(single)
+    assert ", means and deviations over 3 seeds.\n" in main_latex(comparison)
+    assert ONE_SEED not in findings(comparison)
 
 
 def test_a_missing_extra_is_named_and_nothing_written(
@@ -316,5 +374,5 @@ def test_a_browser_draws_every_figure_and_sorts(page: str, tmp_path: Path) -> No
     drawn = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert drawn.stdout.count('class="marks"') == 6
     names = re.findall(r'<th scope="row" data-value="([^"]+)">', drawn.stdout)
-    assert names.index("vbpr") < names.index("ease") < names.index("metammf-lightgcn")
+    assert names.index("VBPR") < names.index("EASE") < names.index("MetaMMF on LightGCN")
     assert "CONSOLE" not in drawn.stderr

@@ -49,7 +49,7 @@ def test_each_version_is_told_with_what_it_made(comparison: ComparisonResults) -
     )
     assert told_sources(results) in findings(results)
     page = comparison_page(results)
-    assert "bbbbbbbbbbbb</dt><dd>1 trial and 1 final run: vbpr (trial 0, seed 0)</dd>" in page
+    assert "bbbbbbbbbbbb</dt><dd>1 trial and 1 final run: VBPR (trial 0, seed 0)</dd>" in page
     assert page.count('<td class="text">aaaaaaaaaaaa</td>') == 3
 
 

@@ -84,7 +84,7 @@ def test_the_metrics_are_those_of_the_results(elements: Elements, results: dict[
     for model in results["models"]:
         row = row_of(elements, model["label"], 8)
         expected = [
-            words.with_spread(model["tables"][table].get(metric))
+            words.with_spread(found[metric]) if (found := words.of_table(model, table)) else "–"
             for table, metric in (
                 ("all", "ndcg@20"),
                 ("all", "recall@20"),

@@ -12,7 +12,9 @@ from metammf.errors import DataError
 from metammf.experiments.comparison_results import DataSummary, PairTest, SeedResult, Trial
 from metammf.experiments.study_results import ClusterQuality, Mapped, StudyResults, StudyRow
 from metammf.report.again import write_again
-from metammf.report.study_page import findings, study_page, write_study
+from metammf.report.cold_items import AMONG_COLD, study_without_guesses
+from metammf.report.study_page import findings, study_latex, study_page, write_study
+from metammf.report.words import ONE_SEED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,6 +132,55 @@ def test_findings_name_what_is_preferred_told_apart_and_failed() -> None:
         "All test items: the four is ahead of the dense (+0.1000, p\u00a0=\u00a00.010) and 1 of 2 pairs cannot be told apart.",
         "the static failed: no room",
     ]
+
+
+def test_who_has_the_most_on_test_is_told_where_validation_prefers_another() -> None:
+    ahead = replace(
+        row("static", 0.3), seeds=tuple(replace(one, validation={"ndcg@20": 0.1}) for one in row("x", 0.3).seeds)
+    )
+    assert findings(study(rows=(*study().rows, ahead)))[0] == (
+        "Validation prefers the four by NDCG@20, 0.2050 on test, where the static has the most, 0.3050."
+    )
+
+
+def test_one_seed_is_said_to_be_one() -> None:
+    rows = tuple(replace(one, seeds=one.seeds[:1]) for one in study().rows)
+    single = study(rows=rows, seed_numbers=(0,))
+    assert findings(single)[0] == ONE_SEED
+    assert ONE_SEED not in findings(study())
+    page = study_page(single)
+    assert "One seed, so that nothing here tells what chance does in training." in page
+    assert "standard deviation" not in page
+    assert "two groups, one seed\n" in study_latex(single)
+    assert "two groups, means over 2 seeds\n" in study_latex(study())
+
+
+def test_axes_begin_at_nothing_and_epochs_are_not_joined() -> None:
+    specs, _ = specs_and_places(study_page(study()))
+    for chart in specs.values():
+        assert chart["layer"][0]["encoding"]["y"]["scale"]["zero"] is True
+    kinds = {name: chart["layer"][0]["mark"]["type"] for name, chart in specs.items()}
+    assert [name for name, kind in kinds.items() if kind != "line"] == ["cost/Convergence"]
+
+
+def test_a_split_that_comes_with_the_data_is_no_publication_of_a_world() -> None:
+    assert "The split that the data set brings" in study_page(study())
+    assert "Cold-item split" in study_page(study(split="cold-item"))
+
+
+def test_what_cannot_tell_cold_items_apart_has_no_say_among_them() -> None:
+    def among_cold(one: StudyRow, ndcg: float) -> StudyRow:
+        return replace(one, seeds=tuple(replace(s, test={**s.test, AMONG_COLD: {"ndcg@20": ndcg}}) for s in one.seeds))
+
+    rows = (among_cold(row("one", 0.1), 0.3), among_cold(row("ids", 0.1), 0.0), among_cold(row("two", 0.1), 0.2))
+    rows += (among_cold(row("dropped", 0.1, placebo="drop"), 0.4),)
+    pairs = (("one", "ids"), ("one", "two"), ("one", "dropped"))
+    tests = tuple(pair_of(*pair, 0.01, table) for pair in pairs for table in ("all", AMONG_COLD))
+    found = study_without_guesses(study(rows=rows, tests=tests))
+    assert [row.key for row in found.rows if AMONG_COLD in row.seeds[0].test] == ["one", "two"]
+    assert [(one.table, one.b) for one in found.tests if one.table == AMONG_COLD] == [(AMONG_COLD, "two")]
+    assert [one.p_holm for one in found.tests] == pytest.approx([0.04] * 4)
+    assert study_page(study(rows=rows, tests=tests)) == study_page(found)
 
 
 def test_the_files_of_a_study(tmp_path: Path) -> None:

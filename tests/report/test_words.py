@@ -34,9 +34,62 @@ def outcome(results: dict[str, Any], against: str, table: str, model: str, diffe
 def test_the_headline_follows_the_tests(
     results: dict[str, Any], mf: tuple[float, float], gcn: tuple[float, float], says: str
 ) -> None:
-    outcome(results, "static", "all", "metammf-mf", *mf)
-    outcome(results, "static", "all", "metammf-gcn", *gcn)
+    for table in ("all", "warm", "cold_among_all"):
+        outcome(results, "static", table, "metammf-mf", *mf)
+        outcome(results, "static", table, "metammf-gcn", *gcn)
     assert words.headline(results) == says
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "warm", "cold", "says"),
+    [
+        (
+            *(0.02, (-0.01, -0.01), (0.02, 0.02)),
+            "Over all clips, a fusion network for every clip beats one network for all; on clips watched before it is behind",
+        ),
+        (
+            *(0.02, (-0.01, 0.01), (0.02, 0.02)),
+            "Over all clips, a fusion network for every clip beats one network for all; on clips watched before it is not ahead",
+        ),
+        (
+            *(0.02, (0.0, 0.0), (0.02, 0.02)),
+            "Over all clips, a fusion network for every clip beats one network for all; on clips watched before the two cannot be"
+            " told apart",
+        ),
+        (
+            *(-0.02, (-0.01, -0.01), (0.02, 0.02)),
+            "Over all clips, one fusion network for all clips beats a network for every clip; on new clips the latter is ahead",
+        ),
+    ],
+)
+def test_the_headline_says_where_it_does_not_hold(
+    results: dict[str, Any], everywhere: float, warm: tuple[float, float], cold: tuple[float, float], says: str
+) -> None:
+    for place, model in enumerate(("metammf-mf", "metammf-gcn")):
+        outcome(results, "static", "all", model, everywhere, 0.001)
+        outcome(results, "static", "warm", model, warm[place], 0.001)
+        outcome(results, "static", "cold_among_all", model, cold[place], 0.001)
+    assert words.headline(results) == says
+
+
+def test_a_loss_on_warm_clips_has_a_card_too(results: dict[str, Any]) -> None:
+    for model in ("metammf-mf", "metammf-gcn"):
+        outcome(results, "static", "warm", model, -0.02, 0.001)
+    (card,) = (card for card in words.cards(results) if card["label"].endswith("warm clips"))
+    assert (card["value"], card["kind"]) == ("−10.0%", "behind")
+
+
+def test_a_card_of_fewer_seeds_names_them(results: dict[str, Any]) -> None:
+    notes = {card["label"]: card["note"] for card in words.cards(results)}
+    noise = next(note for label, note in notes.items() if "fed noise" in label)
+    assert noise.startswith("seed 0 alone: ")  # the small demo has two seeds, and one on noise
+    assert "alone" not in notes["against its static twin, all test clips"]
+
+
+def test_a_control_has_no_say_of_cold_clips_among_themselves(results: dict[str, Any]) -> None:
+    for model in results["models"]:
+        assert (not words.of_table(model, "cold_among_cold")) is (model["role"] == "control")
+        assert words.of_table(model, "cold_among_all") == model["tables"]["cold_among_all"]
 
 
 def test_a_defeat_is_told_as_one(results: dict[str, Any]) -> None:
@@ -81,7 +134,12 @@ def test_without_placebos_nothing_is_said_of_them(results: dict[str, Any]) -> No
 def test_the_best_model_may_be_a_control(results: dict[str, Any]) -> None:
     (ease,) = (model for model in results["models"] if model["key"] == "ease")
     ease["tables"]["all"]["ndcg@20"] = {"mean": 0.99, "std": 0.0}
-    assert words.findings(results)[-1].startswith("Best of all over all test clips: EASE, NDCG@20 0.9900;")
+    ease["tables"]["warm"]["ndcg@20"] = {"mean": 0.01, "std": 0.0}
+    (twin,) = (model for model in results["models"] if model["key"] == "static-mf")
+    twin["tables"]["warm"]["ndcg@20"] = {"mean": 0.88, "std": 0.0}
+    told = words.findings(results)[-1]
+    assert told.startswith("Best of all over all test clips: EASE, NDCG@20 0.9900;")
+    assert told.endswith(" On warm clips alone: Static MF, 0.8800.")
 
 
 def test_changes_are_shares_multiples_or_plain() -> None:

@@ -11,7 +11,6 @@ import pytest
 
 import comparisons
 import measure
-from doc_tables import label
 from metammf.data.dataset import Dataset
 from metammf.data.folder import save_dataset
 from metammf.experiments.compare import NOT_ASKED_FOR
@@ -19,6 +18,7 @@ from metammf.experiments.comparison_results import ComparisonResults, LeftOut
 from metammf.experiments.config import SplitConfig
 from metammf.experiments.contenders import contenders
 from metammf.experiments.profiles import PROFILES, profile_named
+from metammf.report.names import label
 from metammf.testing.data import taste_groups
 
 if TYPE_CHECKING:

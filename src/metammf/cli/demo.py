@@ -44,24 +44,21 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
 
 def _summarise(results: dict[str, Any], report: Path) -> None:
     from metammf.cli.console import out, table
-    from metammf.report.words import TABLE_NAMES, headline, metric_name, number
+    from metammf.report.words import TABLE_NAMES, headline, metric_name, number, of_table
 
     metric = results["metric"]
     rows = [
         (
             model["label"],
+            len(model["runs"]),
             *(
-                number(cells[metric]["mean"]) if metric in (cells := model["tables"][name]) else ""
+                number(cells[metric]["mean"]) if metric in (cells := of_table(model, name)) else ""
                 for name in TABLE_NAMES
             ),
         )
         for model in results["models"]
     ]
-    table((f"test, {metric_name(metric)}", *TABLE_NAMES.values()), rows, title=_runs(results))
+    columns = (f"test, {metric_name(metric)}", "seeds", *TABLE_NAMES.values())
+    table(columns, rows, title="Means over the seeds of each model")
     out.print(f"\n{headline(results)}.")
     out.print(str(report.resolve()))
-
-
-def _runs(results: dict[str, Any]) -> str:
-    count = len(results["seeds"])
-    return f"Mean over {count} seeds" if count > 1 else "One seed"

@@ -11,7 +11,8 @@ def report(folder: Path, /) -> None:
     folder
         What `metammf compare`, `metammf study` or `metammf demo` wrote.
     """
-    from metammf.cli.console import out
+    from metammf.cli.console import out, show_warnings
     from metammf.report.again import write_again
 
+    show_warnings()
     out.print(str(write_again(folder).resolve()))

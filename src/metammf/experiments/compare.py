@@ -503,6 +503,7 @@ class _Comparison:
             tests=self.tests.results(order),
             improvements=improvements(models, setting.profile.tested, setting.profile.tables),
             published=setting.published,
+            pending=tuple(name for name in self.able if name not in self.models),
         )
 
     # What is told -----------------------------------------------------------------------------------------------------

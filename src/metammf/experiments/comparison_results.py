@@ -435,6 +435,7 @@ class ComparisonResults:
         tests: All pairs of models, on each tested metric and table.
         improvements: Of each model over the best other, on each metric and table.
         published: Figures of others, to be laid beside; each on the same data and protocol, as far as its source tells.
+        pending: Names of those that were asked for and are not done yet; files from before there was this have none.
         format: Of this file.
     """
 
@@ -454,6 +455,7 @@ class ComparisonResults:
     tests: tuple[PairTest, ...] = ()
     improvements: tuple[Improvement, ...] = ()
     published: tuple[PublishedFigure, ...] = ()
+    pending: tuple[str, ...] = ()
     format: Literal["metammf-comparison-1"] = FORMAT
 
     def to_plain(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ defaults < recipe < settings < named options; merged as plain mappings and valid
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from metammf.data.splitting import Split
 
 SECTIONS = ("model", "training", "split")
+_ABOUT = ("label", "description")
+"""What a recipe says of itself, for people."""
 SplitShare = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -93,6 +96,14 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
+@functools.cache
+def about_recipe(name: str) -> Mapping[str, str]:
+    """Return what a recipe that ships says of itself: its ``label``, as tables and figures call it, and its ``description``."""
+    text = resources.files("metammf.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    found = tomllib.loads(text)
+    return {about: found[about] for about in _ABOUT}
+
+
 def load_recipe(name: str) -> dict[str, Any]:
     """Read a recipe that ships with the package, or a TOML file.
 
@@ -115,12 +126,13 @@ def load_recipe(name: str) -> dict[str, Any]:
         recipe = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # tables nested too deeply, numbers with too many digits
         raise ConfigError(f"recipe {name}: not TOML ({error})") from error
-    recipe.pop("description", None)
+    for about in _ABOUT:
+        recipe.pop(about, None)
     for section, settings in recipe.items():
         if section not in SECTIONS or not isinstance(settings, dict):
             raise ConfigError(
                 f"recipe {name}: unknown section {section!r}{did_you_mean(section, SECTIONS)}; there are:"
-                f" {', '.join(SECTIONS)}, description"
+                f" {', '.join((*SECTIONS, *_ABOUT))}"
             )
     if "name" not in recipe.get("model", {}):
         raise ConfigError(f"recipe {name}: names no model (model.name)")

@@ -271,7 +271,8 @@ def _rank(ask: Ask) -> tuple[list[Variant], list[tuple[str, str]]]:
             settings = {"model.fusion": "cp", "model.cp_rank": rank}
             label, series = _named(recipe, f"CP, R = {rank}", ask), _named(recipe, "CP", ask)
             variants.append(Variant(f"{recipe}-cp-{rank}", label, recipe, series, settings, x=rank))
-            pairs.append((f"{recipe}-cp-{rank}", f"{recipe}-dense"))
+            pairs += [(f"{recipe}-cp-{rank}", f"{recipe}-{other}") for other in ("dense", "static")]
+        pairs.append((f"{recipe}-dense", f"{recipe}-static"))
         for fusion, label in (("dense", "dense"), ("concat", "static")):
             name = _named(recipe, label, ask)
             variants.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from metammf.errors import DataError
@@ -10,15 +11,19 @@ from metammf.experiments.conditions_results import FORMAT, ConditionsResults
 from metammf.experiments.study_results import StudyResults
 from metammf.files import atomic_open, read_json
 from metammf.report.comparison_page import write_comparison
+from metammf.report.comparison_words import unfinished
 from metammf.report.conditions_page import write_conditions
 from metammf.report.page import render_page
 from metammf.report.study_page import write_study
 
+log = logging.getLogger(__name__)
 COMPARISON, STUDY, DEMO = "comparison.json", "study.json", "results.json"
 
 
 def write_again(folder: Path | str) -> Path:
     """Write the page, and what stands beside it, of a comparison, a study or a demo; return the page's path.
+
+    Of a comparison that is not complete a warning says what is to come.
 
     Raises:
         DataError: the folder holds none of them, or what it holds is damaged.
@@ -26,7 +31,10 @@ def write_again(folder: Path | str) -> Path:
     """
     folder = Path(folder)
     if (folder / COMPARISON).is_file():
-        return write_comparison(ComparisonResults.read(folder / COMPARISON), folder)
+        results = ComparisonResults.read(folder / COMPARISON)
+        if to_come := unfinished(results):
+            log.warning("%s: %s", folder, to_come)
+        return write_comparison(results, folder)
     if (folder / STUDY).is_file():
         found = read_json(folder / STUDY)
         if isinstance(found, dict) and found.get("format") == FORMAT:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from metammf.report.figures import INK, Rows, Width, data_of
+from metammf.report.figures import INK, Rows, Width, around_zero, data_of, roomy
+from metammf.report.labelling import GAP, sides
 from metammf.report.palette import KINDS, series_colours
 
 if TYPE_CHECKING:
@@ -12,6 +14,15 @@ if TYPE_CHECKING:
 
 _ROW = 21
 _BESIDE = " beside"
+_COST_WIDTH, _COST_HEIGHT = 1_000, 420
+"""Pixels of the figure of costs; its place in a page is about as wide."""
+_STANDS: Mapping[str, Any] = {
+    "right": {"align": "left", "baseline": "middle", "dx": GAP},
+    "left": {"align": "right", "baseline": "middle", "dx": -GAP},
+    "above": {"align": "center", "baseline": "bottom", "dy": -GAP},
+    "below": {"align": "center", "baseline": "top", "dy": GAP},
+}
+"""Side of a dot -> how its name stands there."""
 
 
 def _place(alt: Any, order: Sequence[str]) -> Any:
@@ -80,8 +91,9 @@ def lead_chart(rows: Rows, title: str, *, width: Width = "container") -> Any:
         ],
     )
     zero = alt.Chart(data_of([{"zero": 0}])).mark_rule(color="#777", strokeDash=[4, 3]).encode(alt.X("zero:Q"))
-    axis = alt.Axis(format="+.3~f", tickCount=5)
-    chart = zero + base.mark_rule(strokeWidth=2.2).encode(alt.X("low:Q", title=title, axis=axis), alt.X2("high:Q"))
+    axis = alt.Axis(format="+.4~f", tickCount=5, labelFlush=False, labelOverlap=True)
+    x = alt.X("low:Q", title=title, axis=axis, scale=around_zero(rows))
+    chart = zero + base.mark_rule(strokeWidth=2.2).encode(x, alt.X2("high:Q"))
     dots = base.encode(alt.X("difference:Q"))
     # A layer that its filter leaves empty has no extent, of which browsers complain.
     if any(row["significant"] for row in rows):
@@ -122,29 +134,58 @@ def cost_chart(rows: Rows, title: str, *, width: Width = "container") -> Any:
     """Show a metric by the seconds of an epoch, one named dot a model.
 
     Args:
-        rows: ``label, short, kind, mean, seconds``; `short` stands beside the dot.
+        rows: ``label, short, kind, mean, seconds``; `short` stands beside the dot, on the side where it covers least.
         title: Of the metric's axis.
         width: In pixels, or that of the place.
     """
     import altair as alt
 
-    base = alt.Chart(data_of(rows), width=width, height=320).encode(
-        alt.X("seconds:Q", title="seconds an epoch, one core", scale=alt.Scale(type="log", nice=False, padding=60)),
-        alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False, padding=14)),
+    xs, ys = [math.log(row["seconds"]) for row in rows], [row["mean"] for row in rows]
+    (left, right), (bottom, top) = roomy(min(xs), max(xs)), roomy(min(ys), max(ys))
+    if len(set(xs)) == 1:
+        left, right = xs[0] - 1, xs[0] + 1
+    across = float(_COST_WIDTH if width == "container" else width)
+    dots_at = [
+        ((x - left) / (right - left) * across, (top - y) / (top - bottom) * _COST_HEIGHT, row["short"])
+        for x, y, row in zip(xs, ys, rows, strict=True)
+    ]
+    placed = [row | {"side": side} for row, side in zip(rows, sides(dots_at, across, _COST_HEIGHT), strict=True)]
+    seconds, means = [math.exp(left), math.exp(right)], [bottom, top]
+    base = alt.Chart(data_of(placed), width=width, height=_COST_HEIGHT).encode(
+        alt.X(
+            "seconds:Q",
+            title="seconds an epoch, one core",
+            scale=alt.Scale(type="log", nice=False, domain=seconds),
+            axis=alt.Axis(format="~g", labelFlush=False, labelOverlap=True),
+        ),
+        alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False, nice=False, domain=means), axis=alt.Axis(tickCount=5)),
     )
     tooltip = [
         alt.Tooltip("label:N", title="model"),
         alt.Tooltip("mean:Q", format=".4f"),
         alt.Tooltip("seconds:Q", format=".3g"),
     ]
-    dots = base.mark_point(filled=True, size=90, opacity=1).encode(_kind(alt, rows), tooltip=tooltip)
-    return dots + base.mark_text(align="left", dx=8, fontSize=11, color=INK).encode(alt.Text("short:N"))
+    chart = base.mark_point(filled=True, size=90, opacity=1).encode(_kind(alt, rows), tooltip=tooltip)
+    for side in dict.fromkeys(row["side"] for row in placed):
+        names = base.transform_filter(alt.datum.side == side).encode(alt.Text("short:N"))
+        chart += names.mark_text(fontSize=11, color=INK, **_STANDS[side])
+    return chart
 
 
 def axis_chart(
-    rows: Rows, levels: Rows, series: Sequence[str], axis: str, title: str, *, log: bool, width: Width = "container"
+    rows: Rows,
+    levels: Rows,
+    series: Sequence[str],
+    axis: str,
+    title: str,
+    *,
+    log: bool,
+    joined: bool = True,
+    width: Width = "container",
 ) -> Any:
     """Show means over an axis, a line a series, with plus and minus one deviation over seeds; and levels beside the lines.
+
+    The quantity's axis begins at 0, so that what looks large is large.
 
     Args:
         rows: ``series, x, mean, low, high, spread``.
@@ -153,6 +194,7 @@ def axis_chart(
         axis: Title of the axis.
         title: Of the quantity.
         log: Whether the axis counts in powers of two.
+        joined: Whether a line joins a series.
         width: In pixels, or that of the place.
     """
     import altair as alt
@@ -165,14 +207,15 @@ def axis_chart(
     )
     scale = alt.Scale(type="log", base=2) if log else alt.Scale(zero=False, padding=12)
     x = alt.X("x:Q", title=axis, scale=scale, axis=alt.Axis(values=values, grid=False, format="d", labelFlush=False))
-    y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False, padding=8))
+    y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
     tooltip = [
         alt.Tooltip("series:N"),
         alt.Tooltip("x:Q", title=axis),
         alt.Tooltip("mean:Q", title=title, format=".4~g"),
     ]
     base = alt.Chart(data_of(rows), width=width, height=260).encode(x, colour)
-    chart = base.mark_line(strokeWidth=2, point={"filled": True, "size": 55}).encode(y, tooltip=tooltip)
+    line = base.mark_line(strokeWidth=2, point={"filled": True, "size": 55})
+    chart = (line if joined else base.mark_point(filled=True, size=55, opacity=1)).encode(y, tooltip=tooltip)
     if any(row["spread"] for row in rows):
         spans = base.transform_filter("datum.spread").mark_rule(strokeWidth=1.5, opacity=0.8)
         chart += spans.encode(alt.Y("low:Q", title=title), alt.Y2("high:Q"))

@@ -9,6 +9,7 @@ from metammf.experiments.comparison_results import ComparisonResults, PairTest
 from metammf.files import atomic_open
 from metammf.report import comparison_figures as draw
 from metammf.report import comparison_words as words
+from metammf.report.cold_items import without_guesses
 from metammf.report.comparison_sources import short, sources_differ, versions
 from metammf.report.comparison_table import (
     chosen_told,
@@ -23,6 +24,7 @@ from metammf.report.comparison_table import (
     settings_text,
     trials_told,
 )
+from metammf.report.names import in_words, labels, short_name
 from metammf.report.palette import KINDS
 from metammf.report.shell import render
 from metammf.report.tables import TABLE_TITLES, csv_text, of_metric, of_values
@@ -43,7 +45,7 @@ def write_comparison(results: ComparisonResults, folder: Path | str) -> Path:
         MissingExtraError: the extra ``report`` is not installed.
         WriteError: a file cannot be written.
     """
-    folder = Path(folder)
+    folder, results = Path(folder), without_guesses(results)
     files = {
         PAGE: comparison_page(results),
         TABLE_CSV: main_csv(results),
@@ -63,16 +65,19 @@ def comparison_page(results: ComparisonResults) -> str:
     Raises:
         MissingExtraError: the extra ``report`` is not installed.
     """
+    results = without_guesses(results)
     models, metric = ranked(results), main_metric(results)
     shown, rows = columns(results), lines(results)
     tables = list(dict.fromkeys(column.table for column in shown))
+    called = _names(results)
     return render(
         "comparison.html.jinja",
         _figures(results, models, metric),
         results=results,
         version=results.environment["packages"]["metammf"],
-        headline=words.headline(results),
-        findings=words.findings(results),
+        headline=in_words(called, words.headline(results)),
+        findings=[in_words(called, text) for text in words.findings(results)],
+        called=called,
         metric=metric_name(metric),
         chosen_by=metric_name(results.profile.chosen_by),
         columns=[metric_name(column.metric) for column in shown],
@@ -91,7 +96,7 @@ def comparison_page(results: ComparisonResults) -> str:
         versions=versions(results),
         sources_differ=sources_differ(results),
         ledger=[row for model in models for row in _ledger(model)],
-        tests=[told_test(test) for test in results.tests],
+        tests=[told_test(test, called) for test in results.tests],
         level=LEVEL,
         least_p=least(words.least_p(results)),
         tested=listed([metric_name(one) for one in results.profile.tested or ("none",)]),
@@ -99,22 +104,33 @@ def comparison_page(results: ComparisonResults) -> str:
 
 
 def _figures(results: ComparisonResults, models: list[ModelResult], metric: str) -> dict[str, Any]:
-    name = metric_name(metric)
+    name, called = metric_name(metric), _names(results)
     charts = {}
     for table in dict.fromkeys(column.table for column in columns(results)):
-        rows = _bars(models, metric, table)
+        rows = _called(_bars(models, metric, table), called)
         if any(row["mean"] for row in rows):
             charts[f"bars-{table}"] = draw.ranked_chart(rows, name, legend=False)
-    if leads := _leads(results, metric):
-        charts["leads"] = draw.lead_chart(leads, f"{name}, {_reference(results)} less the other")
-    if trials := _trials(models):
-        order = [model.name for model in models if any(row["label"] == model.name for row in trials)]
+    if leads := _called(_leads(results, metric), called):
+        charts["leads"] = draw.lead_chart(leads, f"{name}, {called[_reference(results)]} less the other")
+    if trials := _called(_trials(models), called):
+        order = list(dict.fromkeys(row["label"] for row in trials))
         charts["spread"] = draw.spread_chart(
             trials, order, f"{metric_name(results.profile.chosen_by)} on validation, a tick a trial"
         )
-    if costs := _costs(models, metric):
+    if costs := _called(_costs(models, metric), called):
         charts["cost"] = draw.cost_chart(costs, name)
     return charts
+
+
+def _names(results: ComparisonResults) -> dict[str, str]:
+    """Name of each model that the page speaks of -> what people call it."""
+    absent = (*(one.name for one in results.left_out), *results.pending)
+    return labels([*(model.name for model in results.models), *absent])
+
+
+def _called(rows: list[dict[str, Any]], called: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows of a figure with their models called as people call them."""
+    return [row | {"label": called[row["label"]]} for row in rows]
 
 
 def _bars(models: list[ModelResult], metric: str, table: str) -> list[dict[str, Any]]:
@@ -183,11 +199,10 @@ def _costs(models: list[ModelResult], metric: str) -> list[dict[str, Any]]:
     for model in models:
         cell, seconds = of_metric(model.seeds, metric), of_values(one.seconds_per_epoch for one in model.seeds)
         if cell is not None and seconds is not None and seconds.mean > 0 and model.placebo is None:
-            short = model.name.partition("+")[0]
             rows.append(
                 {
                     "label": model.name,
-                    "short": short,
+                    "short": short_name(model.name),
                     "kind": kind_of(model),
                     "mean": cell.mean,
                     "seconds": seconds.mean,
@@ -230,7 +245,8 @@ def _chosen(model: ModelResult) -> dict[str, Any]:
 def _ledger(model: ModelResult) -> list[dict[str, Any]]:
     return [
         {
-            "model": model.name,
+            "name": model.name,
+            "kind": kind_of(model),
             "trial": trial,
             "chosen": trial.number == model.chosen_trial,
             "source": short(trial.source),

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from metammf.report.tables import TABLE_TITLES, Cell, csv_text, escaped, latex_text, of_metric
+from metammf.report.names import labels
+from metammf.report.tables import TABLE_TITLES, Cell, counted, csv_text, escaped, latex_text, of_metric
 from metammf.report.words import LEVEL, metric_name
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def chosen_told(model: ModelResult) -> str:
 def main_csv(results: ComparisonResults) -> str:
     """The main table as CSV: a mean and a deviation a column, and what each run cost."""
     shown, metric = columns(results), main_metric(results)
-    heads = ["model", "kind", f"validation {results.profile.chosen_by}"]
+    called = labels(model.name for model in results.models)
+    heads = ["model", "label", "kind", f"validation {results.profile.chosen_by}"]
     heads += [f"{column.metric} {column.table} {what}" for column in shown for what in ("mean", "std")]
     heads += [
         "percent over best other",
@@ -197,6 +199,7 @@ def main_csv(results: ComparisonResults) -> str:
         rows.append(
             [
                 model.name,
+                called[model.name],
                 line.kind,
                 model.validation(results.profile.chosen_by),
                 *cells,
@@ -222,7 +225,8 @@ def main_latex(results: ComparisonResults) -> str:
     shown, rows = columns(results), sorted(lines(results), key=lambda line: line.kind == "placebo")
     tables = list(dict.fromkeys(column.table for column in shown))
     groups = [(TABLE_TITLES[table], sum(column.table == table for column in shown)) for table in tables]
-    body = [[escaped(line.model.name), *(_latex_cell(entry) for entry in line.entries)] for line in rows]
+    called = labels(model.name for model in results.models)
+    body = [[escaped(called[line.model.name]), *(_latex_cell(entry) for entry in line.entries)] for line in rows]
     rules = {
         place
         for place, line in enumerate(rows)
@@ -232,9 +236,9 @@ def main_latex(results: ComparisonResults) -> str:
     if ours is not None:
         percent = {(one.table, one.metric): one.percent for one in results.improvements if one.model == ours}
         rules.add(len(body))
-        body.append([rf"{escaped(ours)}, \%", *(_percent(percent.get((at.table, at.metric))) for at in shown)])
+        body.append([rf"{escaped(called[ours])}, \%", *(_percent(percent.get((at.table, at.metric))) for at in shown)])
     note = (
-        f"{results.data.name}, profile {results.profile.name}, mean and deviation over {len(results.budget.seeds)} seeds.\n"
+        f"{results.data.name}, profile {results.profile.name}, {counted(len(results.budget.seeds), 'means and deviations')}.\n"
         "Bold: best of the column, placebos apart. Dagger: a paired test, corrected by Holm, cannot tell it from the best;\n"
         f"columns that were not tested have none: tested were {', '.join(map(metric_name, results.profile.tested))}.\n"
         f"{results.command}"

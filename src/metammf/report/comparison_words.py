@@ -8,7 +8,7 @@ from metammf.evaluation import significance
 from metammf.report.comparison_sources import told_sources
 from metammf.report.comparison_table import kind_of, main_metric, ranked
 from metammf.report.tables import TABLE_TITLES, of_metric
-from metammf.report.words import LEVEL, listed, metric_name, number, p_value, signed
+from metammf.report.words import LEVEL, ONE_SEED, listed, metric_name, number, p_value, signed
 
 if TYPE_CHECKING:
     from metammf.experiments.comparison_results import ComparisonResults, ModelResult, PairTest
@@ -28,20 +28,35 @@ def headline(results: ComparisonResults) -> str:
     order = by_test(results)
     if not order:
         return "No model is done yet"
-    name = metric_name(main_metric(results))
+    name, count = metric_name(main_metric(results)), _counted(results, len(order))
     ours = next((model for model in ranked(results) if kind_of(model) == "MetaMMF"), None)
     if ours is None:
-        return f"{order[0].name} is first of {len(order)} models by {name}"
+        return f"{order[0].name} is first of {count} by {name}"
     place = order.index(ours) + 1
     if place > 1:
         test = _test(results, ours.name, order[0].name)
         level = ", and cannot be told from the first" if test is not None and test.p_holm >= LEVEL else ""
-        return f"{ours.name} is {_ordinal(place)} of {len(order)} models by {name}, behind {order[0].name}{level}"
+        return f"{ours.name} is {_ordinal(place)} of {count} by {name}, behind {order[0].name}{level}"
     if len(order) == 1:
         return f"{ours.name} alone: nothing to compare it with"
     test = _test(results, ours.name, order[1].name)
     told = test is not None and test.p_holm < LEVEL
-    return f"{ours.name} is first of {len(order)} models by {name}{'' if told else f', level with {order[1].name}'}"
+    return f"{ours.name} is first of {count} by {name}{'' if told else f', level with {order[1].name}'}"
+
+
+def _counted(results: ComparisonResults, count: int) -> str:
+    """Among how many a place is one."""
+    return (
+        f"{count} models" if results.complete else f"the {count} models done so far" if count > 1 else "one done so far"
+    )
+
+
+def unfinished(results: ComparisonResults) -> str:
+    """Say which models are to come; nothing where none is."""
+    if results.complete:
+        return ""
+    to_come = f"to come: {listed(results.pending)}" if results.pending else "not all runs that were asked for are in"
+    return f"Not complete yet, {to_come}; the same command goes on."
 
 
 def findings(results: ComparisonResults) -> list[str]:
@@ -49,6 +64,8 @@ def findings(results: ComparisonResults) -> list[str]:
     return [
         text
         for text in (
+            unfinished(results),
+            ONE_SEED if len(results.budget.seeds) == 1 and results.tests else "",
             _best(results),
             _ours(results),
             _level(results),

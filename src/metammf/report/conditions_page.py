@@ -14,7 +14,7 @@ from metammf.report.palette import TABLES
 from metammf.report.shell import render
 from metammf.report.study_page import PAGE, TABLE_CSV, TABLE_LATEX, write_files
 from metammf.report.tables import TABLE_TITLES, Cell, csv_text, escaped, latex_text, of_metric, of_values
-from metammf.report.words import listed, metric_name, number, p_value, signed
+from metammf.report.words import ONE_SEED, listed, metric_name, number, p_value, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,7 +93,8 @@ def conditions_figure(results: ConditionsResults) -> Any:
 
 def findings(results: ConditionsResults) -> list[str]:
     """What was found, a sentence or two each; they read right whatever it was."""
-    found = [_counted(results, table) for table in _TABLES]
+    found = [ONE_SEED] if len(results.seed_numbers) == 1 else []
+    found += [_counted(results, table) for table in _TABLES]
     for axis in results.axes:
         found += [
             f"{axis.title.capitalize()}, {TABLE_TITLES[table].lower()}: {listed(told)}."
@@ -314,6 +315,11 @@ def _gain_cells(gain: Gain | None) -> list[Any]:
     return [test.difference, test.low, test.high, test.improvement_percent, test.p_holm, _agreement(gain)]
 
 
+def _each(results: ConditionsResults) -> str:
+    count = len(results.seed_numbers)
+    return f"{count} worlds or seeds each" if count > 1 else "one world or seed each"
+
+
 def conditions_latex(results: ConditionsResults) -> str:
     """The table as LaTeX, with booktabs; a gain is bold where a test tells it from nothing and all worlds or seeds agree."""
     body = []
@@ -332,5 +338,5 @@ def conditions_latex(results: ConditionsResults) -> str:
         body.append(cells)
     groups = [(TABLE_TITLES[table], 4) for table in _TABLES]
     columns = ["Condition", *("Dynamic", "Static", "Gain", "Agree") * len(_TABLES)]
-    note = f"{results.title}: {metric_name(results.metric)}, {len(results.seed_numbers)} worlds or seeds each\n{results.command}"
+    note = f"{results.title}: {metric_name(results.metric)}, {_each(results)}\n{results.command}"
     return latex_text(groups, columns, body, note, set())

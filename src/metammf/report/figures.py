@@ -113,6 +113,20 @@ def data_of(rows: Rows) -> Any:
     return import_module("altair").Data(values=rows)
 
 
+def roomy(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of an axis with a twelfth of its length free on either side; a value alone is in the middle."""
+    room = (high - low) / 12 or abs(high) / 4 or 1.0
+    return low - room, high + room
+
+
+def around_zero(rows: Rows) -> alt.Scale:
+    """Return the scale of differences with their intervals ``low, high``, the line at 0 within, room on either side of it."""
+    import altair as alt
+
+    ends = min(0.0, *(row["low"] for row in rows)), max(0.0, *(row["high"] for row in rows))
+    return alt.Scale(domain=list(roomy(*ends)), nice=False)
+
+
 def contributions_chart(frame: pl.DataFrame, about: str, *, width: Width = 420) -> alt.VConcatChart:
     """Show what `Recommender.explain` found: each modality's share, and both of its measures.
 
@@ -275,7 +289,13 @@ def difference_chart(rows: Rows, tables: Sequence[str], *, title: str, width: Wi
     )
     zero = alt.Chart(data_of([{"zero": 0}])).mark_rule(color="#777", strokeDash=[4, 3]).encode(alt.X("zero:Q"))
     spans = base.mark_rule(strokeWidth=2.5).encode(
-        alt.X("low:Q", title=title, axis=alt.Axis(format="+.3~f", tickCount=5)), alt.X2("high:Q")
+        alt.X(
+            "low:Q",
+            title=title,
+            axis=alt.Axis(format="+.4~f", tickCount=5, labelFlush=False, labelOverlap=True),
+            scale=around_zero(rows),
+        ),
+        alt.X2("high:Q"),
     )
     dots = base.encode(alt.X("difference:Q"))
     chart = zero + spans

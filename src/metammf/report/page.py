@@ -79,7 +79,7 @@ def _figures(results: Mapping[str, Any]) -> Figures:
 def _bars(results: Mapping[str, Any], table: str) -> figures.Rows:
     rows = []
     for model in results["models"]:
-        cell = model["tables"][table].get(results["metric"])
+        cell = words.of_table(model, table).get(results["metric"])
         if cell is not None:
             span = {"low": cell["mean"] - cell["std"], "high": cell["mean"] + cell["std"]}
             rows.append({"label": model["label"], **cell, **span, "placebo": model["role"] == "placebo"})
@@ -138,13 +138,13 @@ def _tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     real = [model for model in results["models"] if model["role"] != "placebo"]
     best = {}
     for table, metric in columns:
-        means = [model["tables"][table][metric]["mean"] for model in real if model["tables"][table]]
+        means = [there[metric]["mean"] for model in real if (there := words.of_table(model, table))]
         best[table, metric] = max(means, default=None)
     rows = []
     for model in results["models"]:
         cells = []
         for table, metric in columns:
-            cell = model["tables"][table].get(metric)
+            cell = words.of_table(model, table).get(metric)
             top = cell is not None and model["role"] != "placebo" and cell["mean"] == best[table, metric]
             cells.append({"shown": cell, "value": cell["mean"] if cell else -1, "best": top})
         rows.append({"model": model, "colour": model_colours([model["key"]])[0], "cells": cells})

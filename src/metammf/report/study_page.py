@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from metammf.experiments.comparison_results import PairTest
 from metammf.files import atomic_open
 from metammf.report import comparison_figures as draw
+from metammf.report.cold_items import study_without_guesses
 from metammf.report.comparison_page import told_test
 from metammf.report.comparison_table import settings_text
 from metammf.report.figures import require_extra, save_chart
 from metammf.report.palette import modality_colours
 from metammf.report.shell import render
-from metammf.report.tables import TABLE_TITLES, Cell, csv_text, escaped, latex_text, of_metric, of_values
-from metammf.report.words import LEVEL, listed, metric_name, number, p_value, signed
+from metammf.report.tables import TABLE_TITLES, Cell, counted, csv_text, escaped, latex_text, of_metric, of_values
+from metammf.report.words import LEVEL, ONE_SEED, listed, metric_name, number, p_value, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,8 @@ _FIGURE_WIDTH = 380
 _SHOWN = ("recall@20", "ndcg@20")
 
 Measure = tuple[str, "Callable[[StudyRow], Cell | None]"]
+_EPOCHS = "cost/Convergence"
+"""The panel of whole numbers that nothing lies between: its points are not joined."""
 
 
 def write_study(results: StudyResults, folder: Path | str) -> Path:
@@ -35,6 +38,7 @@ def write_study(results: StudyResults, folder: Path | str) -> Path:
         MissingExtraError: the extra ``report`` is not installed.
         WriteError: a file cannot be written.
     """
+    results = study_without_guesses(results)
     texts = {PAGE: study_page(results), TABLE_CSV: study_csv(results), TABLE_LATEX: study_latex(results)}
     return write_files(Path(folder), texts, results.tests, study_figure(results))
 
@@ -66,6 +70,7 @@ def study_page(results: StudyResults) -> str:
     Raises:
         MissingExtraError: the extra ``report`` is not installed.
     """
+    results = study_without_guesses(results)
     charts = {**_charts(results, "container"), **_maps(results, "container")}
     labels = {row.key: row.label for row in results.rows}
     tables = [table for table in _tables(results) if table != "warm"]
@@ -78,6 +83,7 @@ def study_page(results: StudyResults) -> str:
         metric=metric_name(results.metric),
         metrics=[metric_name(metric) for metric in _metrics(results)],
         tables=[TABLE_TITLES[table] for table in tables],
+        spread=any(len(row.seeds) > 1 for row in results.rows),
         rows=[_line(row, results, tables) for row in results.rows],
         trials=[(row, trial, settings_text(trial.settings)) for row in results.rows for trial in row.trials],
         titles={name: name.partition("/")[2] or title for name, title in _titles(results).items()},
@@ -108,12 +114,9 @@ def findings(results: StudyResults) -> list[str]:
     """What was found, a sentence or two each; they read right whatever it was."""
     done = [row for row in results.rows if row.seeds]
     real = [row for row in done if row.placebo is None]
-    found = []
+    found = [ONE_SEED] if len(results.seed_numbers) == 1 and results.tests else []
     if real:
-        best = max(real, key=lambda row: _validation(row, results.metric))
-        cell = of_metric(best.seeds, results.metric)
-        value = "" if cell is None else f", {number(cell.mean)} on test"
-        found.append(f"Validation prefers {best.label} by {metric_name(results.metric)}{value}.")
+        found.append(_best(real, results.metric))
     labels = {row.key: row.label for row in results.rows}
     for table in ("all", "cold among all", "cold users"):
         tests = [test for test in results.tests if test.table == table]
@@ -129,6 +132,18 @@ def findings(results: StudyResults) -> list[str]:
                     f" silhouette {silhouette.mean:+.2f}.".replace("-", "−")
                 )
     return found + [f"{row.label} failed: {row.failed}" for row in results.rows if row.failed is not None]
+
+
+def _best(rows: list[StudyRow], metric: str) -> str:
+    """The variant that validation prefers, and the one that is ahead on test where that is another."""
+    chosen = max(rows, key=lambda row: _validation(row, metric))
+    cell = of_metric(chosen.seeds, metric)
+    if cell is None:
+        return f"Validation prefers {chosen.label} by {metric_name(metric)}."
+    told = f"Validation prefers {chosen.label} by {metric_name(metric)}, {number(cell.mean)} on test"
+    there = [(row, one) for row in rows if (one := of_metric(row.seeds, metric)) is not None]
+    first, best = max(there, key=lambda pair: pair[1].mean)
+    return f"{told}, where {first.label} has the most, {number(best.mean)}." if best.mean > cell.mean else f"{told}."
 
 
 def _verdicts(tests: list[PairTest], labels: dict[str, str]) -> str:
@@ -173,7 +188,7 @@ def _measures(results: StudyResults) -> dict[str, Measure]:
                 lambda row: of_values(one.seconds_per_epoch for one in row.seeds),
             ),
             "cost/Peak memory": ("peak memory, MiB", lambda row: of_values(one.peak_mib for one in row.seeds)),
-            "cost/Convergence": (
+            _EPOCHS: (
                 "epoch that validation chose",
                 lambda row: of_values(one.best_epoch for one in row.seeds),
             ),
@@ -194,16 +209,20 @@ def _charts(results: StudyResults, width: Any) -> dict[str, Any]:
         if results.axis is None:
             charts[name] = draw.ranked_chart([_bar(row, cell) for row, cell in cells], title, width=width)
         else:
-            charts[name] = _over_axis(results, cells, title, width)
+            charts[name] = _over_axis(results, cells, title, width, joined=name != _EPOCHS)
     return charts
 
 
-def _over_axis(results: StudyResults, cells: list[tuple[StudyRow, Cell]], title: str, width: Any) -> Any:
+def _over_axis(
+    results: StudyResults, cells: list[tuple[StudyRow, Cell]], title: str, width: Any, *, joined: bool
+) -> Any:
     assert results.axis is not None
     points = [{"series": row.series, "x": row.x, **_span(cell)} for row, cell in cells if row.x is not None]
     levels = [{"series": row.series, "mean": cell.mean} for row, cell in cells if row.x is None]
     series = list(dict.fromkeys(row.series for row, _ in cells))
-    return draw.axis_chart(points, levels, series, results.axis, title, log=results.log_axis, width=width)
+    return draw.axis_chart(
+        points, levels, series, results.axis, title, log=results.log_axis, joined=joined, width=width
+    )
 
 
 def _span(cell: Cell) -> dict[str, Any]:
@@ -278,7 +297,7 @@ def study_latex(results: StudyResults) -> str:
     ]
     groups = [(TABLE_TITLES[table], len(metrics)) for table in tables]
     columns = ["Variant", *(metric_name(metric) for _ in tables for metric in metrics), "Parameters"]
-    note = f"{results.title}: {results.data.name}, means over {len(results.seed_numbers)} seeds\n{results.command}"
+    note = f"{results.title}: {results.data.name}, {counted(len(results.seed_numbers))}\n{results.command}"
     return latex_text(groups, columns, body, note, set())
 
 

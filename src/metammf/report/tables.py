@@ -73,6 +73,11 @@ def of_metric(seeds: Iterable[SeedResult], metric: str, table: str = "all") -> C
     return of_values(one.test.get(table, {}).get(metric) for one in seeds)
 
 
+def counted(seeds: int, what: str = "means") -> str:
+    """Say over how many seeds something is: nothing is over one."""
+    return f"{what} over {seeds} seeds" if seeds > 1 else "one seed"
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a table as CSV, numbers at full precision, nothing where there is none.
 

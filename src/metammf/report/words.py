@@ -13,6 +13,11 @@ LEVEL = 0.05
 _MULTIPLE = 3
 _METRICS = {"ndcg": "NDCG", "recall": "Recall"}
 _BACKBONES = {"mf": "MF", "graphsage": "GCN", "lightgcn": "LightGCN", "gat": "GAT"}
+ONE_SEED = (
+    "Trained with one seed: the tests below say what users decide, and nothing of what chance does in training. Another seed may"
+    " turn any of these; --seeds 3 or more would tell."
+)
+"""What stands above tests that know nothing of the spread over seeds."""
 TABLE_NAMES = {
     "all": "all test clips",
     "warm": "warm clips",
@@ -69,6 +74,16 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def of_table(model: Mapping[str, Any], table: str) -> Mapping[str, Any]:
+    """The metrics of a model in a table.
+
+    A control knows no content, so that nothing tells it one cold clip from another: its order of them would be that of the index.
+    """
+    blind = model["role"] == "control" and table == "cold_among_cold"
+    found: Mapping[str, Any] = {} if blind else model["tables"][table]
+    return found
+
+
 def pick(results: Mapping[str, Any], against: str, table: str, model: str | None = None) -> list[Row]:
     """Return the comparisons of a kind."""
     return [
@@ -79,13 +94,11 @@ def pick(results: Mapping[str, Any], against: str, table: str, model: str | None
 
 
 def headline(results: Mapping[str, Any]) -> str:
-    """The outcome of dynamic against static fusion over all test clips, in one sentence."""
+    """The outcome of dynamic against static fusion over all test clips, in one sentence; and where it is another."""
     verdicts = {row["model"]: verdict(row) for row in pick(results, "static", "all")}
     kinds = set(verdicts.values())
-    if kinds == {"ahead"}:
-        return "A fusion network for every clip beats one network for all clips"
-    if kinds == {"behind"}:
-        return "One fusion network for all clips beats a network for every clip"
+    if kinds in ({"ahead"}, {"behind"}):
+        return _one_sided(results, *kinds)
     if kinds == {"level"}:
         return "A fusion network for every clip and one for all clips cannot be told apart"
     names = {key: _BACKBONES[backbone] for key, backbone in _backbones(results).items()}
@@ -96,6 +109,24 @@ def headline(results: Mapping[str, Any]) -> str:
         if kind in kinds
     ]
     return f"A network for every clip: {listed(parts)}"
+
+
+def _one_sided(results: Mapping[str, Any], kind: str) -> str:
+    """What is told where all backbones agree over all clips: warm or new clips alone may not."""
+    dynamic = "it" if kind == "ahead" else "the latter"
+    exceptions = []
+    for table, where in (("warm", "on clips watched before"), ("cold_among_all", "on new clips")):
+        there = {verdict(row) for row in pick(results, "static", table)}
+        if there - {kind}:
+            stands = f"{dynamic} is {next(iter(there)) if len(there) == 1 else f'not {kind}'}"
+            exceptions.append(f"{where} {'the two cannot be told apart' if there == {'level'} else stands}")
+    if kind == "ahead":
+        says = "a fusion network for every clip beats one network for all clips"
+    else:
+        says = "one fusion network for all clips beats a network for every clip"
+    if not exceptions:
+        return says[0].upper() + says[1:]
+    return f"Over all clips, {says.removesuffix(' clips')}; {listed(exceptions)}"
 
 
 def _backbones(results: Mapping[str, Any]) -> dict[str, str]:
@@ -185,7 +216,11 @@ def _best(results: Mapping[str, Any]) -> str:
     others = [f"{model['label']} {number(model['tables']['all'][metric]['mean'])}" for model in controls]
     rest = f"; of the controls, which know no content: {listed(others)}" if others else ""
     value = with_spread(first["tables"]["all"][metric])
-    return f"Best of all over all test clips: {first['label']}, {metric_name(metric)} {value}{rest}."
+    told = f"Best of all over all test clips: {first['label']}, {metric_name(metric)} {value}{rest}."
+    warm = max(real, key=lambda model: float(model["tables"]["warm"].get(metric, {"mean": 0.0})["mean"]))
+    if warm is first or not warm["tables"]["warm"]:
+        return told
+    return f"{told} On warm clips alone: {warm['label']}, {with_spread(warm['tables']['warm'][metric])}."
 
 
 def metric_name(metric: str) -> str:
@@ -202,13 +237,15 @@ def cards(results: Mapping[str, Any]) -> list[dict[str, str]]:
     kinds = (
         ("static", "all", "against its static twin, all test clips"),
         ("static", "cold_among_all", "against its static twin, cold clips"),
+        ("static", "warm", "against its static twin, warm clips"),
         ("placebo", "all", "against itself fed noise, all test clips"),
     )
     made = [
         {
             "value": change(row),
             "label": label,
-            "note": f"{number(row['mean_a'])} against {number(row['mean_b'])}; {p_value(row['p_adjusted'])}",
+            "note": f"{_shared_seeds(results, row)}{number(row['mean_a'])} against {number(row['mean_b'])};"
+            f" {p_value(row['p_adjusted'])}",
             "kind": verdict(row),
         }
         for against, table, label in kinds
@@ -222,6 +259,15 @@ def cards(results: Mapping[str, Any]) -> list[dict[str, str]]:
         {"value": _r(found["pearson"]["mean"]), "label": "recovered against true weights", "note": note, "kind": ""}
     )
     return [{**card, "model": best["label"]} for card in made]
+
+
+def _shared_seeds(results: Mapping[str, Any], row: Row) -> str:
+    """Name the seeds that a comparison is of, where those are not all: its means are others than those of the tables then."""
+    runs = {model["key"]: {run["seed"] for run in model["runs"]} for model in results["models"]}
+    shared = sorted(runs[row["model"]] & runs[row["other"]])
+    if len(shared) == len(results["seeds"]):
+        return ""
+    return f"seed{'s' if len(shared) > 1 else ''} {listed([str(seed) for seed in shared])} alone: "
 
 
 def _twin(results: Mapping[str, Any], model: Mapping[str, Any]) -> Mapping[str, Any]:

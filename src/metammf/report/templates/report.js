@@ -11,7 +11,7 @@
       background: "transparent", font,
       view: { stroke: null },
       axis: { labelColor: text, titleColor: text, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal",
-              gridColor: grid, domainColor: line, tickColor: line, labelLimit: narrow ? 150 : 230 },
+              gridColor: grid, domainColor: line, tickColor: line, labelLimit: narrow ? 150 : 400 },
       legend: { labelColor: ink, titleColor: text, labelFontSize: 12, labelLimit: 220, symbolSize: 90 },
     };
   };
@@ -49,7 +49,24 @@
     });
   };
 
+  const scrolling = (box) => {
+    const hint = document.createElement("p");
+    hint.className = "hint";
+    hint.textContent = "More columns to the right: scroll the table →";
+    box.before(hint);
+    const look = () => {
+      const beyond = box.scrollWidth - box.clientWidth, more = beyond - box.scrollLeft > 2;
+      box.classList.toggle("more", more);
+      hint.hidden = beyond <= 2;
+      hint.style.visibility = more ? "visible" : "hidden";  // its place stays, so that nothing jumps
+    };
+    box.addEventListener("scroll", look, { passive: true });
+    new ResizeObserver(look).observe(box);
+    look();
+  };
+
   draw();
+  document.querySelectorAll(".scroll").forEach(scrolling);
   dark.addEventListener("change", draw);
   document.querySelectorAll("table.sortable").forEach(sortable);
 })();
