@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from doc_tables import decimals, table
 from metammf.report.comparison_table import chosen_told, columns, lines, published_only, ranked, trials_told
 from metammf.report.comparison_words import TRIALS_NOTE, findings, searches
-from metammf.report.names import in_words, label
+from metammf.report.names import in_words, label, labels
 from metammf.report.tables import of_values
 
 if TYPE_CHECKING:
@@ -149,4 +149,4 @@ def _theirs(results: ComparisonResults, published: Mapping[str, PublishedFigure]
 
 def _in_words(results: ComparisonResults, text: str) -> str:
     """Return a sentence with each model's name in words."""
-    return in_words((model.name for model in results.models), text)
+    return in_words(labels(model.name for model in results.models), text)

@@ -128,7 +128,9 @@ def kept_in(out: Path, one: Comparison) -> ComparisonResults | None:
         return None
     found = ComparisonResults.read(path)
     models = {model.name for model in found.models}
-    done = models | {left.name for left in found.left_out if not left.tried_again and left.reason != NOT_ASKED_FOR}
+    # What an earlier command began there, and this one does not ask for, is nobody's matter.
+    left_out = tuple(left for left in found.left_out if left.reason != NOT_ASKED_FOR)
+    done = models | {left.name for left in left_out if not left.tried_again}
     for what, there, asked in (
         ("profile", found.profile.name, one.profile),
         ("minutes", found.budget.minutes, one.minutes),
@@ -140,9 +142,6 @@ def kept_in(out: Path, one: Comparison) -> ComparisonResults | None:
             raise SystemExit(
                 f"{path}: {what}: expected {asked}, found {there}: see COMPARISONS in {Path(__file__).name}"
             )
-    left_out = tuple(
-        left for left in found.left_out if left.reason != NOT_ASKED_FOR
-    )  # what stood there before is nobody's matter
     return replace(found, command=shlex.join(one.command()), complete=done >= set(one.models), left_out=left_out)
 
 

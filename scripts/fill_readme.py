@@ -246,7 +246,7 @@ def _part(tables: dict[str, Any], part: str) -> float | None:
 
 
 def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}".removeprefix("0")
+    return "–" if value is None else decimals(value)
 
 
 def ablations(name: str) -> list[str]:

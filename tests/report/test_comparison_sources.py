@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metammf.report.comparison_page import comparison_page, ledger_csv
-from metammf.report.comparison_sources import short, told_sources, versions
+from metammf.report.comparison_sources import told_sources, versions
 from metammf.report.comparison_words import findings
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def test_each_version_is_told_with_what_it_made(comparison: ComparisonResults) -
 
 def test_what_was_not_noted_comes_last_and_may_be_of_any(comparison: ComparisonResults) -> None:
     results = mixed(comparison, None)
-    assert [short(version.source) for version in versions(results)] == ["aaaaaaaaaaaa", "not noted"]
+    assert [version.name for version in versions(results)] == ["aaaaaaaaaaaa", "not noted"]
     assert told_sources(results).startswith("Not known to be of one version of the code: aaaaaaaaaaaa (3 trials and 3")
 
 

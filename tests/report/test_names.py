@@ -52,5 +52,5 @@ def test_a_sentence_in_words() -> None:
     names = ["metammf-wide", "metammf-wide+model.fusion=concat", "ease"]
     told = "metammf-wide is behind metammf-wide+model.fusion=concat; ease-like stays, ease does not."
     wide = "MetaMMF on LightGCN, 192 wide"
-    assert in_words(names, told) == f"{wide} is behind static twin of {wide}; ease-like stays, EASE does not."
-    assert in_words([], told) == told
+    assert in_words(labels(names), told) == f"{wide} is behind static twin of {wide}; ease-like stays, EASE does not."
+    assert in_words({}, told) == told

@@ -37,7 +37,7 @@ from metammf.experiments.comparison_results import (
 )
 from metammf.experiments.config import from_mapping
 from metammf.experiments.contenders import Contender, contenders, left_out
-from metammf.experiments.environment import environment, source_hash
+from metammf.experiments.environment import environment, short_source, source_hash
 from metammf.experiments.evaluating import EVALUATIONS
 from metammf.experiments.finals import FINAL_FILE, Final, FinalJob, NoFinal, read_final, run_final
 from metammf.experiments.jobs import run_as_they_come
@@ -397,14 +397,14 @@ class _Comparison:
         there += [final.result.source for name in self.able for final in self.finals[name].values()]
         others = [source for source in there if source != source_hash()]
         if others:
-            told = ", ".join(dict.fromkeys("not noted" if source is None else source[:12] for source in others))
+            told = ", ".join(dict.fromkeys(map(short_source, others)))
             log.warning(
                 "%s: %d of %d trials and final runs are of other source than this program's, %s (%s); it goes on, and the results"
                 " tell which is of which",
                 self.out,
                 len(others),
                 len(there),
-                source_hash()[:12],
+                short_source(source_hash()),
                 told,
             )
 

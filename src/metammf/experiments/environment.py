@@ -42,6 +42,11 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
+def short_source(source: str | None) -> str:
+    """Return the head of a `source_hash`, as it is shown; a word where none was noted."""
+    return "not noted" if source is None else source[:12]
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metammf.experiments.comparison_results import ComparisonResults, PairTest
+from metammf.experiments.environment import short_source
 from metammf.files import atomic_open
 from metammf.report import comparison_figures as draw
 from metammf.report import comparison_words as words
 from metammf.report.cold_items import without_guesses
-from metammf.report.comparison_sources import short, sources_differ, versions
+from metammf.report.comparison_sources import sources_differ, versions
 from metammf.report.comparison_table import (
     chosen_told,
     columns,
@@ -47,7 +48,7 @@ def write_comparison(results: ComparisonResults, folder: Path | str) -> Path:
     """
     folder, results = Path(folder), without_guesses(results)
     files = {
-        PAGE: comparison_page(results),
+        PAGE: _page(results),
         TABLE_CSV: main_csv(results),
         TABLE_LATEX: main_latex(results),
         TESTS_CSV: tests_csv(results),
@@ -65,7 +66,10 @@ def comparison_page(results: ComparisonResults) -> str:
     Raises:
         MissingExtraError: the extra ``report`` is not installed.
     """
-    results = without_guesses(results)
+    return _page(without_guesses(results))
+
+
+def _page(results: ComparisonResults) -> str:
     models, metric = ranked(results), main_metric(results)
     shown, rows = columns(results), lines(results)
     tables = list(dict.fromkeys(column.table for column in shown))
@@ -249,7 +253,7 @@ def _ledger(model: ModelResult) -> list[dict[str, Any]]:
             "kind": kind_of(model),
             "trial": trial,
             "chosen": trial.number == model.chosen_trial,
-            "source": short(trial.source),
+            "source": short_source(trial.source),
             "settings": settings_text(trial.settings) or "the recipe's",
         }
         for trial in model.trials

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from metammf.experiments.environment import short_source
 from metammf.report.words import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from metammf.experiments.comparison_results import ComparisonResults, ModelResult, SeedResult, Trial
-
-_SHORT = 12
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,13 @@ class Version:
     @property
     def name(self) -> str:
         """The head of its hash."""
-        return short(self.source)
+        return short_source(self.source)
 
     @property
     def made(self) -> str:
         """How much it made."""
         counts = ((self.num_trials, "trial"), (self.num_runs, "final run"))
         return listed([f"{count:,} {what}{'s' * (count > 1)}" for count, what in counts if count])
-
-
-def short(source: str | None) -> str:
-    """Return the head of a hash, as it is shown."""
-    return "not noted" if source is None else source[:_SHORT]
 
 
 def versions(results: ComparisonResults) -> list[Version]:
@@ -65,9 +59,9 @@ def sources_differ(results: ComparisonResults) -> bool:
 
 def told_sources(results: ComparisonResults) -> str:
     """Say so in a sentence where a comparison is not known to be of one version; else nothing."""
-    if not sources_differ(results):
-        return ""
     there = versions(results)
+    if len(there) < 2:
+        return ""
     known = [version for version in there if version.source is not None]
     told = listed([f"{version.name} ({version.made})" for version in there])
     says = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from metammf.experiments.config import about_recipe, recipe_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _STATIC = "model.fusion=concat"
 _PLACEBOS = {
@@ -52,10 +52,9 @@ def _setting(change: str) -> str:
     return key.rpartition(".")[2] + equals + value
 
 
-def in_words(names: Iterable[str], text: str) -> str:
-    """Return a sentence with each of the models that it names called as `labels` says."""
-    words = labels(names)
-    if not words:
+def in_words(called: Mapping[str, str], text: str) -> str:
+    """Return a sentence with each of the models that it names called as people call it: `called` is what `labels` returned."""
+    if not called:
         return text
-    pattern = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
-    return re.sub(rf"(?<![\w+@-])(?:{pattern})(?![\w+@=-])", lambda found: words[found.group()], text)
+    pattern = "|".join(map(re.escape, sorted(called, key=len, reverse=True)))
+    return re.sub(rf"(?<![\w+@-])(?:{pattern})(?![\w+@=-])", lambda found: called[found.group()], text)

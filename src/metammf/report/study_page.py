@@ -39,7 +39,7 @@ def write_study(results: StudyResults, folder: Path | str) -> Path:
         WriteError: a file cannot be written.
     """
     results = study_without_guesses(results)
-    texts = {PAGE: study_page(results), TABLE_CSV: study_csv(results), TABLE_LATEX: study_latex(results)}
+    texts = {PAGE: _page(results), TABLE_CSV: study_csv(results), TABLE_LATEX: study_latex(results)}
     return write_files(Path(folder), texts, results.tests, study_figure(results))
 
 
@@ -70,7 +70,10 @@ def study_page(results: StudyResults) -> str:
     Raises:
         MissingExtraError: the extra ``report`` is not installed.
     """
-    results = study_without_guesses(results)
+    return _page(study_without_guesses(results))
+
+
+def _page(results: StudyResults) -> str:
     charts = {**_charts(results, "container"), **_maps(results, "container")}
     labels = {row.key: row.label for row in results.rows}
     tables = [table for table in _tables(results) if table != "warm"]
