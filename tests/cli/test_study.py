@@ -45,6 +45,18 @@ def test_a_study_from_end_to_end_and_its_report_again(
     assert (out / "report.html").read_text(encoding="utf-8") == page
 
 
+def test_who_cannot_tell_cold_items_apart_has_no_number_among_them(
+    metammf: Callable[..., Any], groups: Path, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = ["study", "placebo", groups, "--out", tmp_path / "out", "--recipe", "metammf-mf", "--split", "cold-item"]
+    told = metammf(*words, "--seeds", 1, *small, "--set", "training.epochs=1")
+    assert told.status == 0, told.err
+    rows = [line.split(": ")[1] for line in told.out.splitlines() if line.startswith("metammf-mf: ")]
+    cells = {words[0]: len(words) for words in (row.replace("its ", "").split() for row in rows)}
+    # The name, all, cold among all, cold among cold, the parameters.
+    assert cells == {"features": 5, "shuffled": 5, "noise": 5, "dropped": 4}
+
+
 def test_a_map_of_conditions_with_a_real_set(
     metammf: Callable[..., Any], groups: Path, small: tuple[str, ...], tmp_path: Path
 ) -> None:

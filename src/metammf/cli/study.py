@@ -222,9 +222,11 @@ def _choices(pairs: list[str]) -> dict[str, tuple[Any, ...]]:
 
 def _summarise(results: "StudyResults", page: Path) -> None:
     from metammf.cli.console import out, table
+    from metammf.report.cold_items import study_without_guesses
     from metammf.report.study_page import findings
     from metammf.report.tables import of_metric
 
+    results = study_without_guesses(results)
     shown_tables = ("all", "cold among all", "cold among cold", "cold users")
     tables = [name for name in shown_tables if _any_has(results, name)]
     rows = []
