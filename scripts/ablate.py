@@ -160,6 +160,18 @@ STUDIES = (
             "fusion decay 1e-2": ("training.fusion_weight_decay=1e-2",),
         },
     ),
+    # Features of 1,024 columns: what the paper's extractor, as wide as they are, costs and brings.
+    Study(
+        "lfm2k-extractor",
+        "lfm2k",
+        "metammf-lightgcn",
+        {
+            "as it stands: the extractor 256 wide": (),
+            "as wide as the features, as in the paper": ("model.meta_hidden_dim=1024",),
+            "64 wide": ("model.meta_hidden_dim=64",),
+            "static fusion": STATIC,
+        },
+    ),
     Study(
         "tiktok-width",
         "tiktok",

@@ -71,6 +71,7 @@ ABLATED = (
     "tiktok-shared-lightgcn",
     "tiktok-shared-gcn",
     "tiktok-width",
+    "lfm2k-extractor",
     "lfm2k-cold",
     "tiktok-users",
     "tiktok-cold-users",

@@ -149,6 +149,13 @@ def test_extractor_is_a_two_layer_perceptron() -> None:
         torch.testing.assert_close(extractor(x), expected.tanh() if bounded else expected)
 
 
+@pytest.mark.parametrize(("most", "width"), [(None, I), (2, 2), (I + 1, I)])
+def test_the_extractors_hidden_layer_is_no_wider_than_asked_or_than_the_features(most: int | None, width: int) -> None:
+    extractor = MetaExtractor(I, S, hidden_dim=most)
+    assert (extractor.hidden.out_features, extractor.out.in_features) == (width, width)
+    assert extractor(torch.randn(B, I)).shape == (B, S)
+
+
 def test_shapes_are_checked_in_tests() -> None:
     layer = MetaLinear(S, I, O)
     with pytest.raises(TypeCheckError):

@@ -59,6 +59,8 @@ class MetaMMFConfig(ModelConfig):
     """Widths of the fusion network between the features and its output; any depth."""
     meta_dim: Annotated[int, Field(ge=1), Search(1, 16, when=_DYNAMIC)] = 5
     """Meta channels S."""
+    meta_hidden_dim: Annotated[int, Field(ge=1)] | None = None
+    """Most that the hidden layer of the meta information extractor may be wide; as wide as the features by default."""
     cp_rank: Annotated[int, Field(ge=1), Search(1, 64, log=True, when=("fusion", ("cp",)))] = 16
     """CP rank R."""
     dynamic_layers: Literal["all", "last"] = "all"
@@ -174,7 +176,12 @@ class MetaMMF(NodeModel):
             self.scaler.out_widths,
             (*config.hidden_dims, width),
             options=DynamicOptions(
-                config.meta_dim, config.cp_rank, config.dynamic_layers, config.dynamic_scale, config.bounded_meta
+                config.meta_dim,
+                config.cp_rank,
+                config.dynamic_layers,
+                config.dynamic_scale,
+                config.bounded_meta,
+                config.meta_hidden_dim,
             ),
             dropout=config.fusion_dropout,
         )

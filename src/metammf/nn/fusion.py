@@ -36,6 +36,8 @@ class DynamicOptions:
         layers: "all", or "last" to leave the layers before it to all items alike.
         scale: Size of the dynamic weights at the start, relative to the shared ones.
         bounded: Whether a tanh bounds the meta information.
+        meta_hidden_dim: Most that the hidden layer of the meta information extractor may be wide; as wide as the features
+            by default.
     """
 
     meta_dim: int = 5
@@ -43,6 +45,7 @@ class DynamicOptions:
     layers: Literal["all", "last"] = "all"
     scale: float = 1.0
     bounded: bool = False
+    meta_hidden_dim: int | None = None
 
 
 class FusionNetwork(nn.Module):
@@ -70,7 +73,11 @@ class FusionNetwork(nn.Module):
         super().__init__()
         self.concat = MissingContent(widths)
         sizes = [sum(widths.values()), *layers]
-        self.meta = MetaExtractor(sizes[0], options.meta_dim, bounded=options.bounded) if dynamic else None
+        self.meta = (
+            MetaExtractor(sizes[0], options.meta_dim, hidden_dim=options.meta_hidden_dim, bounded=options.bounded)
+            if dynamic
+            else None
+        )
 
         def layer(depth: int, in_dim: int, out_dim: int) -> StaticLinear:
             if dynamic is None or (options.layers == "last" and depth < len(layers) - 1):

@@ -106,18 +106,21 @@ def _glorot(in_dim: int, out_dim: int) -> float:
 
 
 class MetaExtractor(nn.Module):
-    """The meta information extractor: s_i = MLP(x_i), Linear F -> F, ReLU, Linear F -> S.
+    """The meta information extractor: s_i = MLP(x_i), Linear F -> H, ReLU, Linear H -> S.
 
     Args:
         in_dim: Feature width F.
         meta_dim: Meta channels S.
+        hidden_dim: Most that H may be; H is F by default, as in the paper. With wide features the F x F weights are then the
+            larger part of a light fusion, in parameters and in time.
         bounded: Whether a tanh keeps s_i within (-1, 1), so that no item's own weights run away; the paper has none.
     """
 
-    def __init__(self, in_dim: int, meta_dim: int, *, bounded: bool = False) -> None:
+    def __init__(self, in_dim: int, meta_dim: int, *, hidden_dim: int | None = None, bounded: bool = False) -> None:
         super().__init__()
-        self.hidden = nn.Linear(in_dim, in_dim)
-        self.out = nn.Linear(in_dim, meta_dim)
+        width = in_dim if hidden_dim is None else min(in_dim, hidden_dim)
+        self.hidden = nn.Linear(in_dim, width)
+        self.out = nn.Linear(width, meta_dim)
         self.bounded = bounded
 
     def forward(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch meta_dim"]:
