@@ -73,6 +73,18 @@ OWN_USERS = {
 FOUR_AT_ONCE = ("training.batches_per_step=4",)
 """A quarter of the time an epoch, and no worse: `tiktok-shared-lightgcn`."""
 COLD_USERS = ('split.method="cold-user"', "split.cold_share=0.2", "split.history_size=3")
+# What the search of `results/lfm2k` chose for the static twin.
+TWINS_SETTINGS = (
+    *(
+        'model.feature_scaling="center"',
+        "model.id_dropout=0.4608",
+        "model.edge_dropout=0.4383",
+        "model.init_std=0.02153",
+    ),
+    *("model.num_layers=3", "training.shared_negatives=710", "training.temperature=0.165"),
+    *("training.user_weight_exponent=0.5955", "training.learning_rate=0.004759", "training.weight_decay=1.407e-08"),
+    *("training.fusion_learning_rate=0.000882", "training.fusion_weight_decay=1.821e-07"),
+)
 STUDIES = (
     Study(
         "tiktok",
@@ -159,6 +171,17 @@ STUDIES = (
             "fusion decay 1e-3": ("training.fusion_weight_decay=1e-3",),
             "fusion decay 1e-2": ("training.fusion_weight_decay=1e-2",),
         },
+    ),
+    Study(
+        "lfm2k-settings",
+        "lfm2k",
+        "metammf-lightgcn",
+        {
+            "as the static twin was tuned": (),
+            "static fusion": STATIC,
+            "a third of the dynamic part at the start": ("model.dynamic_scale=0.1",),
+        },
+        common=TWINS_SETTINGS,
     ),
     # Features of 1,024 columns: what the paper's extractor, as wide as they are, costs and brings.
     Study(

@@ -72,6 +72,7 @@ ABLATED = (
     "tiktok-shared-gcn",
     "tiktok-width",
     "lfm2k-extractor",
+    "lfm2k-settings",
     "lfm2k-cold",
     "tiktok-users",
     "tiktok-cold-users",
