@@ -44,6 +44,18 @@ def test_the_trials_after_it_keep_some_of_it():
     assert 0 < sum(kept) < len(kept)
 
 
+def test_before_tpe_models_that_share_settings_try_the_same_values_of_them():
+    smaller = {key: one for key, one in SPACE.items() if key != "model.rank"}
+    one, other = [], []
+    for number in range(STARTUP + 1):
+        one.append(finished(number, propose(SPACE, one, "dynamic"), 0.1 * number))
+        other.append(finished(number, propose(smaller, other, "static"), -0.1 * number))
+    drawn = [trial.settings["model.rate"] for trial in one]
+    assert len(set(drawn)) > 2
+    for a, b in zip(one, other, strict=True):
+        assert {key: a.settings[key] for key in smaller} == b.settings
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from(["finished", "pruned", "stopped", "failed"]))
 def test_all_that_is_proposed_lies_in_the_space(seed, state):

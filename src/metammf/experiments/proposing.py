@@ -2,6 +2,9 @@
 
 A study is rebuilt from the ledger for every question, and its generator is seeded by the model and the trial's number. What is
 asked next so depends on what the ledger holds and on nothing else: a search that was killed goes on as if nothing had happened.
+
+The trials before Optuna's draw each setting by its own name and the trial's number: models that share a setting try the same
+values of it. A twin or a placebo is so not ahead because its search happened on better ones.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ def propose(space: Space, earlier: Sequence[Trial], label: str) -> dict[str, Any
     Args:
         space: Dotted key -> its range.
         earlier: The trials so far.
-        label: Names the search; its draws depend on it.
+        label: Names the search; what TPE draws depends on it.
     """
     if earlier and not earlier[-1].counts:
         return dict(earlier[-1].settings)
@@ -55,10 +58,10 @@ def propose(space: Space, earlier: Sequence[Trial], label: str) -> dict[str, Any
     recipe = {key: setting.recipe for key, setting in space.items()}
     if number == 0 or not space:
         return recipe
-    rng = np.random.default_rng([zlib.crc32(label.encode()), number])
     if number <= STARTUP:
-        return _some_moved(space, recipe, rng)
-    asked = _study(space, earlier, int(rng.integers(2**31))).ask(_distributions(space))
+        return _some_moved(space, number)
+    seed = int(_generator(label, number).integers(2**31))
+    asked = _study(space, earlier, seed).ask(_distributions(space))
     return {key: _value(setting, asked.params[key]) for key, setting in space.items()}
 
 
@@ -140,11 +143,17 @@ def _value(setting: SearchedSetting, parameter: Any) -> Any:
     return int(parameter) if setting.integer else _rounded(setting, parameter)
 
 
-def _some_moved(space: Space, recipe: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+def _generator(name: str, number: int) -> np.random.Generator:
+    return np.random.default_rng([zlib.crc32(name.encode()), number])
+
+
+def _some_moved(space: Space, number: int) -> dict[str, Any]:
     """Return the recipe with about half of its settings drawn anew, one at least."""
-    moved = rng.random(len(space)) < 0.5
-    moved[rng.integers(len(space))] = True
-    return {key: _draw(space[key], rng) if move else recipe[key] for key, move in zip(space, moved, strict=True)}
+    draws = {key: _generator(key, number) for key in space}
+    chances = {key: rng.random() for key, rng in draws.items()}
+    first = min(chances, key=chances.__getitem__)
+    moved = {key for key, chance in chances.items() if chance < 0.5 or key == first}
+    return {key: _draw(setting, draws[key]) if key in moved else setting.recipe for key, setting in space.items()}
 
 
 def _draw(setting: SearchedSetting, rng: np.random.Generator) -> Any:
