@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import BENCHES, DATASETS, ROOT, digest, prepare
+from measure import BENCHES, DATASETS, ROOT, digest, is_of, prepare
 
 if TYPE_CHECKING:
     from metammf.experiments.config import Merged
@@ -298,14 +298,13 @@ def run(study: Study, change: str) -> None:
 
 def found_of(study: Study, change: str) -> dict[str, Any] | None:
     """Return the result of a change, of the recipe as it stands now; None where there is none."""
-    from metammf.experiments.config import from_mapping
     from metammf.files import read_json
 
     path = result_of(study, change)
     if not path.is_file():
         return None
     found: dict[str, Any] = read_json(path)
-    return found if from_mapping(found["config"]) == asked(study, change).config else None
+    return found if is_of(asked(study, change).config, found["config"], study.bench) else None
 
 
 def main() -> None:

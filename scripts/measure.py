@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from metammf.data.dataset import Dataset
     from metammf.evaluation.result import Evaluation
     from metammf.experiments.config import Merged, RunConfig
@@ -288,17 +291,35 @@ class Outcome:
     failed: list[Job] = field(default_factory=list)
 
 
+# Feature columns, all modalities together, where results are older than `model.meta_hidden_dim`.
+COLUMNS = {"tiktok": 256}
+
+
+def is_of(config: RunConfig, found: Mapping[str, Any], bench: str) -> bool:
+    """Tell whether a result, by the config in it, is of what is asked for now.
+
+    A setting that is newer than the result stood at its default: the extractor of meta information was as wide as the features,
+    which is what one that may be as wide, or wider, comes to.
+    """
+    from metammf.experiments.config import from_mapping
+    from metammf.experiments.search_space import with_settings
+
+    before, key = from_mapping(found), "meta_hidden_dim"
+    most = getattr(config.model, key, None)
+    if most is not None and getattr(before.model, key, None) is None and COLUMNS.get(bench, math.inf) <= most:
+        before = with_settings(before, {f"model.{key}": most})
+    return before == config
+
+
 def is_there(job: Job) -> bool:
     """Tell whether there is a result of the job, of its recipe and data as they stand now."""
     from metammf import load_dataset
-    from metammf.experiments.config import from_mapping
     from metammf.files import read_json
 
     if not job.result.is_file():
         return False
     found, data = read_json(job.result)["run"], load_dataset(prepare(BENCHES[job.bench], job.seed))
-    # Read as a config: a setting that is newer than the result stood at its default.
-    return from_mapping(found["config"]) == asked(job).config and found["data"] == dict(data.hashes)
+    return is_of(asked(job).config, found["config"], job.bench) and found["data"] == dict(data.hashes)
 
 
 def schedule(todo: list[Job], at_once: int, threads: int) -> Outcome:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ablate
+import measure
 from metammf.data.synthetic import generate_world, save_world
+from metammf.experiments.config import merge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,3 +49,16 @@ def test_a_study_can_be_measured_again_once_its_recipe_has_changed(results: Path
 def test_the_changes_of_a_study_have_a_result_each() -> None:
     for study in ablate.STUDIES:
         assert len({ablate.result_of(study, change) for change in study.changes}) == len(study.changes)
+
+
+@pytest.mark.parametrize(("bench", "same"), [("tiktok", True), ("lfm2k", False)])
+def test_a_result_older_than_the_extractors_width_is_of_a_recipe_that_leaves_it_as_wide_as_the_features(
+    bench: str, same: bool
+) -> None:
+    asked = merge("metammf-lightgcn").config
+    before = asked.model_dump(mode="json")
+    del before["model"]["meta_hidden_dim"]
+    assert measure.is_of(asked, before, bench) is same
+    assert measure.is_of(asked, asked.model_dump(mode="json"), bench)
+    before["model"]["cp_rank"] = 3
+    assert not measure.is_of(asked, before, bench)
