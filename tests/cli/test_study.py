@@ -100,6 +100,7 @@ def test_what_is_of_other_studies_is_refused(
     [
         (("--seeds", 0), "--seeds: expected a whole number of at least 1, got 0"),
         (("--choose", "model.cp_rank"), "setting 'model.cp_rank': expected SECTION.KEY=VALUE"),
+        (("--choose", "model.cp_rank="), "expected model.cp_rank=VALUE,VALUE,..., got an empty value"),
         (("--choose", "cp_rank=1,2"), "setting 'cp_rank=[1,2]': expected SECTION.KEY=VALUE"),
         (("--choose", "model.cp_rnk=1,2"), "unknown setting 'model.cp_rnk' (did you mean 'cp_rank'?)"),
         (("--values", 3), "study fusion has no values to choose"),

@@ -14,7 +14,7 @@ from metammf.data.features import ItemFeatures, absent_features
 from metammf.data.splitting import METHODS, Split
 from metammf.errors import ConfigError, LeakageError
 from metammf.experiments import audit as audit_module
-from metammf.experiments.audit import FittingAudit, audit, with_other_cold_features
+from metammf.experiments.audit import FittingAudit, _told, audit, with_other_cold_features
 from metammf.experiments.config import merge, recipe_names
 from metammf.models import item_graphs, mmhcl, nodes
 from metammf.models.base import Model
@@ -70,6 +70,11 @@ def test_a_pair_in_two_parts_is_found_and_named(dataset, source, target):
     user, item = int(getattr(split, source).users[0]), int(getattr(split, source).items[0])
     with pytest.raises(LeakageError, match=f"parts are apart: 1 pairs .* user 'user-{user}' and item 'item-{item}'"):
         audit(dataset, move(split, source, target))
+
+
+def test_ids_that_are_numbers_are_told_as_numbers(dataset):
+    """As people write them, not as NumPy does."""
+    assert [_told(np.int64(7)), _told(np.str_("it's")), _told("a")] == ["7", '"it\'s"', "'a'"]
 
 
 def test_held_out_rows_in_the_train_matrix_are_found(dataset):

@@ -16,7 +16,7 @@ from filelock import FileLock
 from metammf.data.features import absent_features
 from metammf.data.folder import load_dataset, save_dataset
 from metammf.data.interactions import Interactions
-from metammf.errors import ConfigError, DataError, LeakageError, NonFiniteLossError, RunError
+from metammf.errors import ConfigError, DataError, FileFormatError, LeakageError, NonFiniteLossError, RunError
 from metammf.experiments import compare, evaluating, finals
 from metammf.experiments.compare import ComparisonPlan, died, run_comparison
 from metammf.experiments.compare import work as compare_work
@@ -310,6 +310,17 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(folder, t
 def test_another_budget_or_protocol_is_another_comparison(finished, folder, options, told):
     with pytest.raises(RunError, match=told):
         run_comparison(plan(folder, **options), finished[1])
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"models": []}', '{"models": {}, "started": "then", "trial_share": "half"}']
+)
+def test_a_damaged_plan_is_named(folder, tmp_path, text):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "plan.json").write_text(text)
+    with pytest.raises(FileFormatError, match=r"plan\.json: it is damaged"):
+        run_comparison(plan(folder, models=("popularity",)), out)
 
 
 def test_a_folder_of_somebody_elses_is_refused(folder, tmp_path):

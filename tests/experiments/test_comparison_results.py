@@ -81,6 +81,13 @@ def test_a_file_of_before_models_were_tried_again_reads():
     assert ComparisonResults.from_plain(values) == RESULTS
 
 
+def test_a_model_without_a_final_run_is_refused():
+    values = RESULTS.to_plain()
+    values["models"][0]["seeds"] = []
+    with pytest.raises(DataError, match=f"comparison: {values['models'][0]['name']}: no final run"):
+        ComparisonResults.from_plain(values)
+
+
 def test_a_file_of_before_results_named_their_source_reads():
     values = RESULTS.to_plain()
     for model in values["models"]:

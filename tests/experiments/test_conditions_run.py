@@ -175,6 +175,9 @@ def test_what_does_not_fit_is_told_before_anything_is_written(tmp_path: Path) ->
     for options in (replace(OPTIONS, metric="ndcg@7"), replace(OPTIONS, choose={"model.cp_rnk": (1, 2)})):
         with pytest.raises(ConfigError, match=r"ndcg@7|cp_rnk"):
             run_conditions(planned(), tmp_path / "out", options)
+    crowded = make_conditions(ConditionsAsk(users=20, items=120, vary={"density": (1000,)}, settings=SETTINGS))
+    with pytest.raises(ConfigError, match=r"study conditions, interactions a user 1000: interactions: expected 40"):
+        run_conditions(crowded, tmp_path / "out", OPTIONS)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -84,7 +84,8 @@ def test_a_recipe_may_be_a_file(made, tmp_path):
     [
         ("lightgnc", "did you mean 'lightgcn'"),
         ("vbpr+nois", "neither SECTION.KEY=VALUE nor a placebo.*did you mean 'noise'"),
-        ("mf+model.widht=3", "unknown setting 'model.widht'"),
+        ("mf+model.widht=3", r"'mf\+model.widht=3': unknown setting 'model.widht'"),
+        ("a+b/mine.toml", "the path of a recipe cannot hold a"),
         ("vbpr+noise+shuffle", "the features can be replaced once, got noise and shuffle"),
         ("mf+training.epochs=3+training.epochs=5", "training.epochs is set twice"),
         ("mf+split.method=random", "split.method is the profile's to say"),

@@ -58,6 +58,12 @@ def test_a_damaged_line_is_refused_by_its_number(path):
         Ledger(path)
 
 
+def test_a_value_that_json_cannot_hold_is_refused(path):
+    path.write_text(path.read_text().replace("0.75", "NaN"))
+    with pytest.raises(FileFormatError, match=r"ledger\.jsonl: line 3 is no trial \(a value that is not finite\)"):
+        Ledger(path)
+
+
 def test_a_missing_trial_is_refused(path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[1:]) + "\n")

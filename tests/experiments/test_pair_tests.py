@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from metammf.evaluation.result import Evaluation
 from metammf.evaluation.significance import compare, holm
 from metammf.experiments.comparison_results import ModelResult, SeedResult, Spread
-from metammf.experiments.pair_tests import PairTests, improvements, percent
+from metammf.experiments.pair_tests import PairTests, _turned, improvements, percent
 
 USERS = 40
 METRICS = ("recall@20", "ndcg@20")
@@ -57,6 +60,17 @@ def test_a_test_turned_round_says_the_same(tests):
     assert (back.a, back.b, back.p) == ("b", "a", there.p)
     assert (back.difference, back.low, back.high) == (-there.difference, -there.high, -there.low)
     assert back.improvement_percent == pytest.approx(percent(there.mean_b, there.mean_a))
+
+
+def test_a_zero_has_no_sign_whichever_side_is_asked_for(tests):
+    there = replace(tests.results(["a", "b"])[0], difference=0.0, low=0.0, high=0.25, effect_size=0.0)
+    back = _turned(there)
+    assert [math.copysign(1, value) for value in (back.difference, back.low, back.high, back.effect_size)] == [
+        1,
+        -1,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(("a", "b"), [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a")])

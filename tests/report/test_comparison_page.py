@@ -278,6 +278,28 @@ def test_the_headline_reads_right_whoever_wins(
     )
 
 
+def test_the_headline_where_there_is_nothing_to_compare(comparison: ComparisonResults) -> None:
+    none = replace(comparison, models=(), tests=())
+    assert headline(none) == "No model came to an end"
+    assert headline(replace(none, complete=False)) == "No model is done yet"
+    by_name = {model.name: model for model in comparison.models}
+    placebo = next(model for model in comparison.models if model.placebo)
+    assert headline(replace(comparison, models=(placebo,))) == "Placebos alone: nothing to lay beside them"
+    assert headline(replace(comparison, models=(by_name["ease"],))) == "ease alone: nothing to compare it with"
+
+
+def test_a_difference_of_models_at_other_settings_is_called_one_of_searches_too(comparison: ComparisonResults) -> None:
+    def told(rate: float) -> str:
+        models = tuple(
+            replace(model, chosen={"training.learning_rate": rate if model.placebo else 0.1})
+            for model in comparison.models
+        )
+        return next(text for text in findings(replace(comparison, models=models)) if "content adds" in text)
+
+    assert told(0.2).endswith("a difference of searches too.")
+    assert "searches" not in told(0.1)
+
+
 def test_findings_name_the_rivals_the_placebo_and_what_is_published(comparison: ComparisonResults) -> None:
     told = " ".join(findings(comparison))
     assert "metammf-lightgcn, the MetaMMF that validation puts first, is ahead of the best of the others, ease" in told

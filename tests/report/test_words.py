@@ -14,6 +14,14 @@ def outcome(results: dict[str, Any], against: str, table: str, model: str, diffe
 
 
 @pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.0, "0.0000"), (-0.0, "0.0000"), (-0.00001, "0.0000"), (0.00006, "+0.0001"), (-0.5, "−0.5000")],
+)
+def test_what_rounds_to_zero_has_no_sign(value: float, told: str) -> None:
+    assert words.signed(value) == told
+
+
+@pytest.mark.parametrize(
     ("mf", "gcn", "says"),
     [
         ((0.02, 0.001), (0.01, 0.01), "A fusion network for every clip beats one network for all clips"),

@@ -22,12 +22,13 @@ from metammf.data.synthetic import generate_world
 from metammf.errors import ConfigError, DataError, NonFiniteLossError, TrainingError
 from metammf.models.metammf import MetaMMFConfig
 from metammf.models.mf import MFConfig
+from metammf.models.vbpr import VBPRConfig
 from metammf.ranking.topk import rank
 from metammf.testing.data import scrambled, taste_groups
 from metammf.training.checkpoint import EpochRecord
 from metammf.training.config import TrainingConfig
 from metammf.training.fit import build_model, fit, pick_device
-from metammf.training.loop import Trainer, peak_resident_mib
+from metammf.training.loop import Trainer, _against_large_scores, peak_resident_mib
 from metammf.training.objectives import make_objective
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 SPLIT = taste_groups(6, cold=1, lacking=True)
 MF = MFConfig(embedding_dim=8)
+VBPR = VBPRConfig(embedding_dim=8)
 MMF = MetaMMFConfig(
     embedding_dim=8, hidden_dims=(6,), meta_dim=2, cp_rank=2, num_layers=1, fusion_dropout=0.2, id_dropout=0.3
 )
@@ -374,6 +376,30 @@ def test_a_loss_that_is_not_finite_names_epoch_step_batch_and_cause() -> None:
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
+@pytest.mark.parametrize(
+    ("config", "objective", "advice"),
+    [
+        (MF, "bpr", ["lower the learning rate"]),
+        (MF, "softmax", ["raise training.temperature"]),
+        (VBPR, "bpr", ["scale the features (model.feature_scaling)"]),
+        (
+            MMF,
+            "softmax",
+            [
+                "raise training.temperature",
+                "bound the meta information (model.bounded_meta)",
+                "scale the features (model.feature_scaling)",
+            ],
+        ),
+    ],
+)
+def test_what_is_advised_against_large_scores_is_what_the_model_has(
+    config: Any, objective: str, advice: list[str]
+) -> None:
+    model = build_model(config, SPLIT.development, seed=0, device=torch.device("cpu"))
+    assert _against_large_scores(model, training(objective=objective)) == advice
+
+
 def test_a_step_that_is_far_too_large() -> None:
     with pytest.raises(
         NonFiniteLossError, match=r"epoch 1, step 2 .*weights as large as 1e\+30: lower the learning rate"
@@ -411,7 +437,9 @@ def test_devices_that_are_not_there() -> None:
     for name in ("cuda:99", "no-such-device"):
         with pytest.raises(ConfigError, match=name):
             fit(MF, SPLIT.development, device=name)
-    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="'meta' computes nothing"):
+        pick_device("meta")
+    assert pick_device("cpu") == pick_device("cpu:0") == torch.device("cpu")
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -57,6 +57,7 @@ def compare(
     """
     from metammf.cli.console import command_line, going_on, show_warnings, steps
     from metammf.cli.console import out as screen
+    from metammf.errors import RunError
     from metammf.experiments.compare import RESULTS_FILE, ComparisonPlan, run_comparison
     from metammf.experiments.config import parse_settings
     from metammf.experiments.contenders import split_names
@@ -93,6 +94,8 @@ def compare(
     page = write_comparison(results, out)
     _summarise(results, out / RESULTS_FILE)
     screen.print(str(page.resolve()))
+    if not results.models:
+        raise RunError(f"{out}: no model came to an end; beside each stands what it was left out for")
 
 
 def _summarise(results: "ComparisonResults", path: Path) -> None:

@@ -207,11 +207,14 @@ def _choices(pairs: list[str]) -> dict[str, tuple[Any, ...]]:
     Raises:
         ConfigError: a pair is no such thing, or its key is of no section.
     """
+    from metammf.errors import ConfigError
     from metammf.experiments.config import parse_settings
 
     found: dict[str, tuple[Any, ...]] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
+        if equals and not all(word.strip() for word in text.split(",")):
+            raise ConfigError(f"--choose {pair!r}: expected {key}=VALUE,VALUE,..., got an empty value")
         # Numbers, and what stands in quotes or brackets, are a TOML list; words are not, and stand one by one then.
         listed = parse_settings([f"{key}=[{text}]" if equals else pair])
         for name, value in listed.items():

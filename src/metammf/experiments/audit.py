@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -252,9 +252,9 @@ def _each_user_in_order(split: Split) -> str:
             both = (earlier.user_counts > 0) & (later.user_counts > 0)
             wrong = np.flatnonzero(both & (newest > oldest))
             if len(wrong):
-                user = split.catalog.user_ids.ids[wrong[0]]
+                user = _told(split.catalog.user_ids.ids[wrong[0]])
                 raise _LeakError(
-                    f"{len(wrong)} users have something in {before} that is newer than in {after}, such as user {user!r}"
+                    f"{len(wrong)} users have something in {before} that is newer than in {after}, such as user {user}"
                 )
     return f"of each of {_users(split.test):,} users with a test interaction"
 
@@ -345,7 +345,12 @@ class _Untrained:
 
 def _pair(key: np.int64, split: Split) -> str:
     user, item = divmod(int(key), split.catalog.num_items)
-    return f"user {split.catalog.user_ids.ids[user]!r} and item {split.catalog.item_ids.ids[item]!r}"
+    return f"user {_told(split.catalog.user_ids.ids[user])} and item {_told(split.catalog.item_ids.ids[item])}"
+
+
+def _told(name: Any) -> str:
+    """An id as people write it: a number bare, a text in quotes."""
+    return repr(name.item() if isinstance(name, np.generic) else name)
 
 
 def _users(part: Interactions) -> int:

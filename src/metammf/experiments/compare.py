@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metammf.data.folder import load_dataset
-from metammf.errors import ConfigError, DataError, LeakageError, RunError
+from metammf.errors import ConfigError, DataError, FileFormatError, LeakageError, RunError
 from metammf.evaluation.result import Evaluation
 from metammf.experiments.audit import FittingAudit, audit
 from metammf.experiments.comparison_results import (
@@ -241,6 +241,8 @@ def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, ab
     started, share = datetime.now(UTC).isoformat(timespec="seconds"), TRIAL_SHARE
     if path.is_file():
         before = read_json(path)
+        if not _is_plan(before):
+            raise FileFormatError(path, "it is damaged", "what `metammf compare` wrote")
         for key, value in asked.items():
             if before.get(key) != value:
                 raise RunError(
@@ -255,6 +257,14 @@ def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, ab
     written = {**asked, "trial_share": share, "started": started, "models": models}
     write_json(path, written)
     return written
+
+
+def _is_plan(before: Any) -> bool:
+    """Whether what stands in plan.json has the parts that are read."""
+    if not isinstance(before, dict) or not isinstance(before.get("models"), dict):
+        return False
+    share = before.get("trial_share", 1.0)
+    return isinstance(before.get("started"), str) and isinstance(share, int | float) and 0 < share <= 1
 
 
 @dataclass(frozen=True)

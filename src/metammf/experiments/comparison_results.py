@@ -470,11 +470,14 @@ class ComparisonResults:
             DataError: a key is missing, unknown, or holds something else than it should.
         """
         try:
-            return _adapter().validate_python(values)
+            found = _adapter().validate_python(values)
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"]) or "the whole"
             raise DataError(f"comparison: {where}: {problem['msg']}") from error
+        if without := [model.name for model in found.models if not model.seeds]:
+            raise DataError(f"comparison: {without[0]}: no final run")
+        return found
 
     def write(self, path: Path | str) -> None:
         """Write it as JSON, atomically."""

@@ -19,7 +19,7 @@ import polars as pl
 
 from metammf.data.folder import load_dataset
 from metammf.data.synthetic import TRUTH_FILE, check_world, generate_world, load_truth, save_world
-from metammf.errors import RunError
+from metammf.errors import ConfigError, RunError
 from metammf.evaluation.result import TABLES
 from metammf.evaluation.significance import compare, holm
 from metammf.experiments.conditions import AXES, NAME, QUESTION, TITLE
@@ -75,7 +75,10 @@ def run_conditions(
         config_of(variant, options.settings, options.seed, tried)
     for one in plan.conditions:
         if one.world is not None:
-            check_world(seed=options.seed, **one.world.arguments())
+            try:
+                check_world(seed=options.seed, **one.world.arguments())
+            except ConfigError as error:
+                raise ConfigError(f"study {NAME}, {one.label}: {error}") from error
     seeds = tuple(range(options.seed, options.seed + options.num_seeds))
     real = {one.key: [_described(one, one.data, options)] for one in plan.conditions if one.data is not None}
     with held(out, NAME, plan.size):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from metammf.experiments.profiles import Profile
 
 _OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
+_PATHS = " (the path of a recipe cannot hold a + or a comma here: copy it to one that does not)"
 _PLACEBOS: tuple[str, ...] = get_args(Placebo)
 
 
@@ -140,7 +141,7 @@ def _contender(
         if "=" not in pair:
             raise ConfigError(
                 f"{name!r}: {pair!r} is neither SECTION.KEY=VALUE nor a placebo"
-                f"{did_you_mean(pair, _PLACEBOS)}; placebos: {', '.join(_PLACEBOS)}"
+                f"{did_you_mean(pair, _PLACEBOS)}; placebos: {', '.join(_PLACEBOS)}{_PATHS if '.toml' in name else ''}"
             )
     keys = [pair.partition("=")[0].strip() for pair in pairs]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
@@ -149,7 +150,12 @@ def _contender(
     fixed = sorted(key for key in overrides if key.startswith("split.") or key == "training.metric")
     if fixed:
         raise ConfigError(f"{name!r}: {', '.join(fixed)} is the profile's to say")
-    config = merge(recipe, overrides, {"placebo": placebos[0] if placebos else None}).config
+    try:
+        config = merge(recipe, overrides, {"placebo": placebos[0] if placebos else None}).config
+    except ConfigError as error:
+        if not overrides:
+            raise
+        raise ConfigError(f"{name!r}: {error}") from error
     if config.refit:
         raise ConfigError(f"{name!r}: a model that is refitted on validation cannot be compared")
     config = with_settings(config, {"training.metric": profile.chosen_by, "split": split.model_dump(), "seed": 0})

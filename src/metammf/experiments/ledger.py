@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ class Ledger:
                 values: dict[str, Any] = json.loads(line)
                 model = str(values.pop("model"))
                 trial = _adapter().validate_python(values)
+                _check_numbers(trial)
             except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
                 raise FileFormatError(self.path, f"line {number} is no trial ({error})") from error
             if trial.number != counts.get(model, 0):
@@ -76,6 +78,17 @@ class Ledger:
                 )
             counts[model] = trial.number + 1
             yield model, trial
+
+
+def _check_numbers(trial: Trial) -> None:
+    """Look for what JSON cannot hold, and Python reads all the same: NaN and infinities.
+
+    Raises:
+        ValueError: there is one.
+    """
+    numbers = (trial.seconds, trial.value, *(value for _, value in trial.curve))
+    if not all(value is None or math.isfinite(value) for value in numbers):
+        raise ValueError("a value that is not finite")
 
 
 @functools.cache

@@ -94,10 +94,11 @@ def _turned(test: PairTest) -> PairTest:
         b=test.a,
         mean_a=test.mean_b,
         mean_b=test.mean_a,
-        difference=-test.difference,
-        low=-test.high,
-        high=-test.low,
-        effect_size=-test.effect_size,
+        # Taken from zero, which leaves a zero without a sign.
+        difference=0.0 - test.difference,
+        low=0.0 - test.high,
+        high=0.0 - test.low,
+        effect_size=0.0 - test.effect_size,
         improvement_percent=percent(test.mean_b, test.mean_a),
     )
 

@@ -282,7 +282,7 @@ def tests_csv(results: ComparisonResults) -> str:
 
 
 def ledger_csv(results: ComparisonResults) -> str:
-    """All trials of all searches as CSV, one row each."""
+    """All trials of the models that are in, as CSV, one row each; ``ledger.jsonl`` has those of the others too."""
     heads = [
         "model",
         "trial",

@@ -27,9 +27,13 @@ def headline(results: ComparisonResults) -> str:
     """Where MetaMMF stands by the main metric over all test items."""
     order = by_test(results)
     if not order:
-        return "No model is done yet"
+        if results.models:
+            return "Placebos alone: nothing to lay beside them"
+        return "No model came to an end" if results.complete else "No model is done yet"
     name, count = metric_name(main_metric(results)), _counted(results, len(order))
     ours = next((model for model in ranked(results) if kind_of(model) == "MetaMMF"), None)
+    if len(order) == 1 and results.complete:
+        return f"{order[0].name} alone: nothing to compare it with"
     if ours is None:
         return f"{order[0].name} is first of {count} by {name}"
     place = order.index(ours) + 1
@@ -38,7 +42,7 @@ def headline(results: ComparisonResults) -> str:
         level = ", and cannot be told from the first" if test is not None and test.p_holm >= LEVEL else ""
         return f"{ours.name} is {_ordinal(place)} of {count} by {name}, behind {order[0].name}{level}"
     if len(order) == 1:
-        return f"{ours.name} alone: nothing to compare it with"
+        return f"{ours.name} alone so far: nothing to compare it with"
     test = _test(results, ours.name, order[1].name)
     told = test is not None and test.p_holm < LEVEL
     return f"{ours.name} is first of {count} by {name}{'' if told else f', level with {order[1].name}'}"
@@ -235,7 +239,13 @@ def _adds(results: ComparisonResults, what: str, ours: ModelResult, other: Model
         return ""
     difference = test.difference if test.a == ours.name else -test.difference
     says = "no difference that a test can tell" if test.p_holm >= LEVEL else signed(difference)
-    return f"What {what} adds to {ours.name}, against {against}: {says} ({p_value(test.p_holm)})."
+    shared = ours.chosen.keys() & other.chosen.keys()
+    searched = (
+        " The two stand at other settings, each at those that its own search found: a difference of searches too."
+        if any(ours.chosen[key] != other.chosen[key] for key in shared)
+        else ""
+    )
+    return f"What {what} adds to {ours.name}, against {against}: {says} ({p_value(test.p_holm)}).{searched}"
 
 
 def _published(results: ComparisonResults) -> str:

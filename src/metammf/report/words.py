@@ -34,8 +34,9 @@ def number(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """Four decimals and a sign."""
-    return f"{value:+.4f}".replace("-", "−")
+    """Four decimals and a sign, which what rounds to zero has none of."""
+    text = f"{value:+.4f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
 
 
 def with_spread(cell: Mapping[str, float]) -> str:

@@ -39,6 +39,10 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":  # tensors without values
+            raise ConfigError(f"device {name!r} computes nothing: expected auto, cpu, cuda, cuda:1, ...")
+        if device.type == "cpu":  # one, whatever its number
+            return torch.device("cpu")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} is not available: {str(error).splitlines()[0]}") from error

@@ -242,7 +242,7 @@ class Trainer:
         sizes = [len(some) / len(users) for some in torch.split(users, size)]
         values = self.parallel.total(self._gradients(batches, sizes), self.device)
         if not all(map(math.isfinite, values.values())):
-            raise NonFiniteLossError(_diagnosis(self.model, epoch, step, values, users, positives))
+            raise NonFiniteLossError(_diagnosis(self.model, self.config, epoch, step, values, users, positives))
         if self.parallel.size > 1:
             self.parallel.add_gradients(self.whole)
             make_up(self.optimizer)
@@ -440,8 +440,25 @@ def _check_weights(model: Model, epoch: int, step: int) -> None:
         )
 
 
+def _against_large_scores(model: Model, config: TrainingConfig) -> list[str]:
+    """What this model and this objective have that would make scores smaller."""
+    found = ["raise training.temperature"] if config.objective == "softmax" else []
+    names = [name for name, _ in model.named_modules()]
+    if any(name.rpartition(".")[2] == "meta" for name in names):
+        found.append("bound the meta information (model.bounded_meta)")
+    if "scaler" in names:
+        found.append("scale the features (model.feature_scaling)")
+    return found or ["lower the learning rate"]
+
+
 def _diagnosis(
-    model: Model, epoch: int, step: int, values: Mapping[str, float], users: Tensor, positives: Tensor
+    model: Model,
+    config: TrainingConfig,
+    epoch: int,
+    step: int,
+    values: Mapping[str, float],
+    users: Tensor,
+    positives: Tensor,
 ) -> str:
     broken = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
     largest = max(float(value.detach().abs().max()) for value in model.parameters())
@@ -452,8 +469,8 @@ def _diagnosis(
         cause = f"weights as large as {largest:.3g}: lower the learning rate, or raise training.weight_decay"
     else:
         cause = (
-            f"the weights are finite (largest {largest:.3g}), so the scores overflowed: raise training.temperature,"
-            " bound the meta information (model.bounded_meta) or scale the features"
+            f"the weights are finite (largest {largest:.3g}), so the scores overflowed:"
+            f" {' or '.join(_against_large_scores(model, config))}"
         )
     terms = ", ".join(f"{name} = {value}" for name, value in values.items())
     first = ", ".join(
