@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metammf.data.folder import load_dataset, save_dataset
 from metammf.data.importers.registry import import_dataset
 from metammf.errors import ConfigError, DataError, FileFormatError
 
@@ -146,6 +147,46 @@ def test_items_and_features_beside_it(tmp_path):
     core = import_dataset(log, items=items, features=features, k_core=1)
     assert core.catalog.titles == ["One", "Two"]
     assert core.features.num_items == 2
+
+
+@pytest.fixture
+def lacking(tmp_path):
+    """A log, and a call that imports it with a table of two items and the features of a modality ``v``."""
+    log = write(tmp_path, "user_id,item_id\na,x\nb,y\n")
+    (tmp_path / "features").mkdir()
+    np.save(tmp_path / "features" / "v.npy", np.ones((2, 3), dtype=np.float32))
+    return lambda items: import_dataset(log, items=items, features=tmp_path / "features")
+
+
+@pytest.mark.parametrize("cells", [("true", "false"), ("TRUE", "False"), ("1", "0")])
+def test_a_table_of_text_says_which_items_lack_what(tmp_path, lacking, cells):
+    text = "item_id,title,has_v,has_w\n" + "".join(
+        f"{name},T,{cell},?\n" for name, cell in zip("xy", cells, strict=True)
+    )
+    dataset = lacking(write(tmp_path, text, "items.csv"))
+    assert dataset.features.present["v"].tolist() == [True, False]
+    assert dataset.catalog.items.columns == ["title", "has_w"]
+    save_dataset(dataset, tmp_path / "saved")
+    assert load_dataset(tmp_path / "saved").features.present["v"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("values", [[False, True], [0, 1]])
+def test_a_typed_table_says_which_items_lack_what(tmp_path, lacking, values):
+    pl.DataFrame({"item_id": ["x", "y"], "has_v": values}).write_parquet(tmp_path / "items.parquet")
+    assert lacking(tmp_path / "items.parquet").features.present["v"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("cell", "found"), [("yes", "is 'yes'"), ("", "is missing"), ("2", "is '2'")])
+def test_a_mask_of_neither_true_nor_false_is_refused(tmp_path, lacking, cell, found):
+    items = write(tmp_path, f"item_id,has_v\nx,1\ny,{cell}\n", "items.csv")
+    with pytest.raises(FileFormatError, match=rf"items\.csv: row 2, column 'has_v' {found}; expected true or false"):
+        lacking(items)
+
+
+def test_a_table_of_ids_alone_is_enough(tmp_path, lacking):
+    dataset = lacking(write(tmp_path, "item_id\nx\ny\n", "items.csv"))
+    assert dataset.features.num_items == dataset.num_items == 2
+    assert import_dataset(tmp_path / "log.csv", items=tmp_path / "items.csv").num_items == 2
 
 
 HEAD = "user_id,item_id,timestamp,rating\n"

@@ -12,6 +12,7 @@ from metammf.data.dataset import PARTS, Catalog, Dataset
 from metammf.data.features import ItemFeatures
 from metammf.data.interactions import Interactions, count
 from metammf.data.progress import Progress, silent
+from metammf.data.readers import tables
 from metammf.data.readers.features import in_usual_order, read_features
 from metammf.errors import ConfigError, FileFormatError
 from metammf.files import sha256
@@ -163,6 +164,25 @@ def gather_features(
         matrices[name] = read_features(named[name], num_items)
         num_items = len(matrices[name])
     return ItemFeatures(matrices, num_items=num_items or 0)
+
+
+def masked(features: ItemFeatures, table: pl.DataFrame, path: Path | str) -> tuple[ItemFeatures, pl.DataFrame]:
+    """Take from a table of items, a row each, the ``has_<modality>`` columns that say who lacks what.
+
+    Args:
+        features: Of the same items in the same order.
+        table: Columns of modalities that there are not stay what they are.
+        path: For messages.
+
+    Returns:
+        The features with these masks, and the table without these columns.
+
+    Raises:
+        FileFormatError: a value is missing or is neither true nor false.
+    """
+    columns = {f"has_{name}": name for name in features.modalities if f"has_{name}" in table.columns}
+    masks = {name: tables.flags(table[column], path) for column, name in columns.items()}
+    return ItemFeatures(features.matrices, masks, num_items=features.num_items), table.drop(columns)
 
 
 def hashes(files: Iterable[Path]) -> dict[str, str]:

@@ -20,7 +20,7 @@ import polars as pl
 
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
-from metammf.data.importers.assembling import Pairs, distinct, gather_features, hashes, k_core_of, make_dataset
+from metammf.data.importers.assembling import Pairs, distinct, gather_features, hashes, k_core_of, make_dataset, masked
 from metammf.data.progress import Progress, silent
 from metammf.data.readers import tables
 from metammf.data.readers.logs import Codes, Value, read_log
@@ -69,7 +69,7 @@ def read(
         min_rating: The lowest rating that counts as an interaction; None: every row counts.
         k_core: At least so many interactions of each user and item.
         items: A table with `item_column` and others, such as ``title``: all its items are kept, watched or not, unless
-            a k-core is asked for.
+            a k-core is asked for. ``has_<modality>`` says true or false of each item: whether it has these features.
         features: A folder of ``.npy`` files, a modality each, rows in the order of `items`.
         progress: Called with the rows read, then with what the k-core left out.
 
@@ -84,24 +84,19 @@ def read(
     options = {"min_rating": min_rating, "k_core": k_core, "timestamp_unit": timestamp_unit}
     columns = (user_column, item_column, timestamp_column, rating_column)
     users, items_seen, rest = _read_rows(source, columns, min_rating, timestamp_unit, progress)
-    files, table = [source], None
-    if items is not None:
+    files = [source]
+    if items is None:
+        places, item_ids = items_seen.codes, items_seen.ids
+        content, table = ItemFeatures({}, num_items=len(item_ids)), pl.DataFrame()
+    else:
         table = _read_items(Path(items), item_column)
+        item_ids = table[item_column]
+        places = items_seen.places(item_ids, source, "item")
+        content, table = _read_features(features, table, Path(items))
+        table = table.drop(item_column)
         files += [Path(items), *(sorted(Path(features).glob("*.npy")) if features is not None else ())]
-    item_ids = items_seen.ids if table is None else table[item_column]
-    log = _Log(
-        Pairs(
-            users.codes,
-            items_seen.codes if table is None else items_seen.places(item_ids, source, "item"),
-            None,
-            **rest,
-        ),
-        users.ids,
-        item_ids,
-        _read_features(features, len(item_ids)),
-        pl.DataFrame() if table is None else table.drop(item_column),
-    )
-    del users, items_seen, rest
+    log = _Log(Pairs(users.codes, places, None, **rest), users.ids, item_ids, content, table)
+    del users, items_seen, places, rest
     provenance = {"format": "log", "licence": None, "options": options, "sources": hashes(files)}
     return _finish(log, k_core, source, provenance, progress)
 
@@ -228,10 +223,11 @@ def _read_items(path: Path, item_column: str) -> pl.DataFrame:
     return table
 
 
-def _read_features(folder: Path | str | None, num_items: int) -> ItemFeatures:
+def _read_features(folder: Path | str | None, table: pl.DataFrame, path: Path) -> tuple[ItemFeatures, pl.DataFrame]:
+    """Return the features of a table's items, and the columns that say nothing of them."""
     if folder is None:
-        return ItemFeatures({}, num_items=num_items)
+        return ItemFeatures({}, num_items=table.height), table
     found = sorted(Path(folder).glob("*.npy"))
     if not found:
         raise FileFormatError(folder, "holds no .npy file", "one a modality")
-    return gather_features(found, num_items)
+    return masked(gather_features(found, table.height), table, path)

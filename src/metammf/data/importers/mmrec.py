@@ -18,7 +18,7 @@ import polars as pl
 
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
-from metammf.data.importers.assembling import Pairs, check_extent, gather_features, hashes, make_dataset
+from metammf.data.importers.assembling import Pairs, check_extent, gather_features, hashes, make_dataset, masked
 from metammf.data.progress import Progress, silent
 from metammf.data.readers import tables
 from metammf.data.readers.logs import Value, read_log
@@ -139,7 +139,5 @@ def _outside_ids(path: Path, kind: str, count: int) -> IdMap:
 def _with_masks(features: ItemFeatures, path: Path) -> ItemFeatures:
     if not path.is_file():
         return features
-    wanted = [f"has_{name}" for name in features.modalities]
-    table = tables.read_table(path, (), wanted)
-    masks = {name.removeprefix("has_"): tables.flags(table[name], path) for name in wanted if name in table.columns}
-    return ItemFeatures(features.matrices, masks, num_items=features.num_items)
+    table = tables.read_table(path, (), [f"has_{name}" for name in features.modalities])
+    return masked(features, table, path)[0]
