@@ -50,6 +50,21 @@ def test_import_says_what_it_found(tmp_path, log, capsys):
     assert str(tmp_path) not in (tmp_path / "out" / "dataset.json").read_text()
 
 
+def test_import_says_why_a_split_was_not_read(tmp_path, capsys):
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,split\na,x,train\na,y,valid\n")
+    call("import", log, tmp_path / "out")
+    assert (
+        "column 'split' was not read as a split of train, validation, test: row 2 is 'valid'\n"
+        in capsys.readouterr().out
+    )
+    log.write_text("user_id,item_id,split\na,x,train\na,y,test\n")
+    call("import", log, tmp_path / "out")
+    told = capsys.readouterr().out
+    assert "split: train 1, validation 0, test 1\n" in told
+    assert "not read" not in told
+
+
 def test_import_refuses_and_leaves_nothing(tmp_path, log):
     with pytest.raises(ConfigError, match="takes no option 'tags_before'"):
         call("import", log, tmp_path / "out", "--tags-before", 3)

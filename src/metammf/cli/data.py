@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from metammf.data.dataset import Dataset
     from metammf.data.progress import Progress
@@ -102,7 +102,7 @@ def import_(
         provenance = dataset.provenance if licence is None else {**dataset.provenance, "licence": licence}
         dataset = replace(dataset, name=dataset.name if name is None else name, provenance=provenance)
         save_dataset(dataset, out, progress=progress)
-    sys.stdout.write(_summary(dataset, out))
+    sys.stdout.write(_summary(dataset, out, provenance.get("notes", ())))
 
 
 @app.command
@@ -248,8 +248,8 @@ def export(
     sys.stdout.write(_summary(dataset, out))
 
 
-def _summary(dataset: "Dataset", out: Path) -> str:
-    """Say what was found and where it lies now."""
+def _summary(dataset: "Dataset", out: Path, notes: "Iterable[str]" = ()) -> str:
+    """Say what was found, what the importer has to tell, and where it all lies now."""
     import numpy as np
 
     from metammf.data.dataset import PARTS
@@ -269,7 +269,7 @@ def _summary(dataset: "Dataset", out: Path) -> str:
     repeats = dataset.provenance.get("repeats_merged")
     if repeats:
         lines.append(f"{repeats:,} repeated interactions merged")
-    return "\n".join([*lines, f"written to {out}", ""])
+    return "\n".join([*lines, *notes, f"written to {out}", ""])
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -323,8 +323,7 @@ def _repeated(rows: Rows, keys: NDArray[np.int64], source: Path) -> FileFormatEr
 def _part_labels(split: pl.Series, source: Path) -> NDArray[np.int8]:
     if split.dtype not in (pl.String, pl.Categorical, pl.Enum):
         raise FileFormatError(source, f"column 'split' is of {split.dtype}", "strings")
-    names = pl.Series(PARTS)
-    parts = split.cast(pl.String).replace_strict(names, pl.Series(range(len(PARTS)), dtype=pl.Int8), default=None)
+    parts = tables.labels(split, PARTS)
     if parts.null_count():
         row = int(parts.is_null().arg_max() or 0)
         raise FileFormatError(source, f"row {row + 1}, column 'split' is {split[row]!r}", "train, validation or test")

@@ -189,6 +189,65 @@ def test_a_table_of_ids_alone_is_enough(tmp_path, lacking):
     assert import_dataset(tmp_path / "log.csv", items=tmp_path / "items.csv").num_items == 2
 
 
+SPLIT = "user_id,item_id,rating,split\n"
+
+
+def test_a_published_split_is_kept(tmp_path):
+    text = SPLIT + "a,x,5,train\na,y,1,train\na,z,5,test\nb,x,4,validation\nb,z,3,train\na,x,5,train\n"
+    dataset = import_dataset(write(tmp_path, text))
+    assert dataset.parts.tolist() == [0, 0, 2, 1, 0]
+    assert "notes" not in dataset.provenance
+    kept = import_dataset(tmp_path / "log.csv", min_rating=3, k_core=1)
+    assert list(zip(rows_of(kept), kept.parts.tolist(), strict=True)) == [
+        (("a", "x"), 0),
+        (("a", "z"), 2),
+        (("b", "x"), 1),
+        (("b", "z"), 0),
+    ]
+
+
+def test_the_split_of_a_data_set_in_our_layout_is_kept(tmp_path, make_dataset):
+    dataset = make_dataset()
+    save_dataset(dataset, tmp_path / "data")
+    back = import_dataset(tmp_path / "data" / "interactions.parquet", items=tmp_path / "data" / "items.parquet")
+    assert back.parts.tolist() == dataset.parts.tolist()
+    assert back.split().method == "published"
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "reason"),
+    [
+        ("a,x,5,train\na,y,5,dev\n", {}, "row 2 is 'dev'"),
+        ("a,x,5,train\na,y,5,\n", {}, "row 2 is missing"),
+        ("a,x,5,train\na,y,5,train\n", {}, "the test part is empty"),
+        ("a,x,5,train\na,y,1,test\n", {"min_rating": 2}, "the test part is empty"),
+        ("a,x,5,train\na,y,5,train\nb,x,5,train\nb,y,5,train\nb,z,5,test\n", {"k_core": 2}, "the test part is empty"),
+        ("a,x,5,train\na,x,5,test\na,y,5,test\n", {}, "parts overlap: 1 pairs stand in two of them"),
+    ],
+)
+def test_a_column_split_that_is_none_is_left_out_with_a_word(tmp_path, rows, options, reason):
+    dataset = import_dataset(write(tmp_path, SPLIT + rows), **options)
+    assert dataset.parts is None
+    assert dataset.provenance["notes"] == [
+        f"column 'split' was not read as a split of train, validation, test: {reason}"
+    ]
+    bare = write(tmp_path, (SPLIT + rows).replace("split", "other"), "bare.csv")
+    assert rows_of(dataset) == rows_of(import_dataset(bare, **options))
+
+
+def test_a_split_of_numbers_is_none(tmp_path):
+    table = pl.DataFrame({"user_id": [1, 2], "item_id": [1, 2], "split": [0, 2]})
+    table.write_parquet(tmp_path / "log.parquet")
+    dataset = import_dataset(tmp_path / "log.parquet")
+    assert dataset.parts is None
+    assert dataset.provenance["notes"][0].endswith("row 1 is 0")
+
+
+def test_a_column_split_may_be_something_else(tmp_path):
+    path = write(tmp_path, "user_id,split\na,train\na,test\n")
+    assert rows_of(import_dataset(path, item_column="split")) == [("a", "train"), ("a", "test")]
+
+
 HEAD = "user_id,item_id,timestamp,rating\n"
 
 

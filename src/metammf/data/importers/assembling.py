@@ -33,6 +33,21 @@ _SLICE = 1 << 21
 _USUAL_NAMES = {"image_feat": "visual", "audio_feat": "acoustic", "text_feat": "textual"}
 
 
+class PartsError(FileFormatError):
+    """Parts that are no split: one is empty, or a pair stands in two.
+
+    Args:
+        path: The file.
+        reason: What is wrong.
+        expected: What would have been right.
+        example: Where, in words that follow the reason.
+    """
+
+    def __init__(self, path: Path | str, reason: str, expected: str, example: str = "") -> None:
+        self.reason = reason
+        super().__init__(path, reason + example, expected)
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Interactions as read: repeats are still in.
@@ -64,7 +79,7 @@ def distinct(pairs: Pairs, num_items: int, path: Path | str) -> Pairs:
     """Keep each pair once: the earliest by time, the first in the file where times are equal or absent.
 
     Raises:
-        FileFormatError: a part is empty (validation may be), or a pair stands in two parts.
+        PartsError: a part is empty (validation may be), or a pair stands in two parts.
     """
     keys = pairs.users.astype(np.int64)
     keys *= num_items
@@ -105,7 +120,7 @@ def _refuse_empty_parts(parts: NDArray[np.int8], path: Path | str) -> None:
     sizes = np.bincount(parts, minlength=len(PARTS))
     for part in (0, 2):
         if not sizes[part]:
-            raise FileFormatError(path, f"the {PARTS[part]} part is empty", "at least one interaction")
+            raise PartsError(path, f"the {PARTS[part]} part is empty", "at least one interaction")
 
 
 def _refuse_crossing(pairs: Pairs, rows: NDArray[np.intp], again: NDArray[np.bool_], path: Path | str) -> None:
@@ -116,11 +131,11 @@ def _refuse_crossing(pairs: Pairs, rows: NDArray[np.intp], again: NDArray[np.boo
     if len(crossing):
         row = rows[crossing[0]]
         names = sorted(PARTS[part] for part in parts[crossing[0] - 1 : crossing[0] + 1])
-        raise FileFormatError(
+        raise PartsError(
             path,
-            f"parts overlap: {len(crossing)} pairs stand in two of them, the first: user {pairs.users[row]}, item"
-            f" {pairs.items[row]}, in {names[0]} and {names[1]}",
+            f"parts overlap: {len(crossing)} pairs stand in two of them",
             "each interaction in one part",
+            f", the first: user {pairs.users[row]}, item {pairs.items[row]}, in {names[0]} and {names[1]}",
         )
 
 
@@ -204,7 +219,8 @@ def make_dataset(
     """Make the data set of pairs that may repeat.
 
     Raises:
-        FileFormatError: there is none, or parts overlap or are empty.
+        FileFormatError: there is none.
+        PartsError: parts overlap or are empty.
     """
     if not len(pairs.users):
         raise FileFormatError(path, "holds no interaction", "at least one")

@@ -3,6 +3,9 @@
 Ids keep their type: whole numbers stay whole numbers where every one of them is written as one, anything else is a
 string, so "007" stays what it is. Users and items are numbered in order of first appearance.
 
+A column ``split`` of train, validation and test is the published split. One that holds anything else, leaves train or test
+empty or has a pair in two parts is not read, since the log is good without it: the provenance says so under ``notes``.
+
 Order of work: rows below `min_rating` are left out; a pair that comes several times is kept once, with its earliest
 timestamp (the first row where there are none) and that row's rating; then the k-core: users and items with fewer than
 `k_core` interactions are left out until none is left.
@@ -10,7 +13,7 @@ timestamp (the first row where there are none) and that row's rating; then the k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,10 +23,20 @@ import polars as pl
 
 from metammf.data.features import ItemFeatures
 from metammf.data.ids import IdMap
-from metammf.data.importers.assembling import Pairs, distinct, gather_features, hashes, k_core_of, make_dataset, masked
+from metammf.data.importers.assembling import (
+    Pairs,
+    PartsError,
+    distinct,
+    gather_features,
+    hashes,
+    k_core_of,
+    make_dataset,
+    masked,
+)
+from metammf.data.interactions import PARTS
 from metammf.data.progress import Progress, silent
 from metammf.data.readers import tables
-from metammf.data.readers.logs import Codes, Value, read_log
+from metammf.data.readers.logs import Codes, Rows, Value, read_log
 from metammf.errors import ConfigError, FileFormatError
 
 if TYPE_CHECKING:
@@ -34,6 +47,7 @@ if TYPE_CHECKING:
     from metammf.data.dataset import Dataset
 
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+_SPLIT = "split"
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _YEAR_10000 = 253_402_300_800
 
@@ -83,7 +97,7 @@ def read(
         raise FileFormatError(source, "is not a file", "the CSV, TSV or Parquet file of the log")
     options = {"min_rating": min_rating, "k_core": k_core, "timestamp_unit": timestamp_unit}
     columns = (user_column, item_column, timestamp_column, rating_column)
-    users, items_seen, rest = _read_rows(source, columns, min_rating, timestamp_unit, progress)
+    users, items_seen, rest, notes = _read_rows(source, columns, min_rating, timestamp_unit, progress)
     files = [source]
     if items is None:
         places, item_ids = items_seen.codes, items_seen.ids
@@ -95,10 +109,14 @@ def read(
         content, table = _read_features(features, table, Path(items))
         table = table.drop(item_column)
         files += [Path(items), *(sorted(Path(features).glob("*.npy")) if features is not None else ())]
-    log = _Log(Pairs(users.codes, places, None, **rest), users.ids, item_ids, content, table)
+    log = _Log(Pairs(users.codes, places, **rest), users.ids, item_ids, content, table)
     del users, items_seen, places, rest
     provenance = {"format": "log", "licence": None, "options": options, "sources": hashes(files)}
-    return _finish(log, k_core, source, provenance, progress)
+    try:
+        return _finish(log, k_core, source, provenance | notes, progress)
+    except PartsError as error:
+        log = replace(log, pairs=replace(log.pairs, parts=None))
+        return _finish(log, k_core, source, provenance | _not_read(error.reason), progress)
 
 
 @dataclass(frozen=True)
@@ -135,8 +153,8 @@ def _read_rows(
     min_rating: float | None,
     unit: str,
     progress: Progress,
-) -> tuple[Codes, Codes, dict[str, Any]]:
-    """Return users, items, and what there is of timestamps and ratings, of the rows that count."""
+) -> tuple[Codes, Codes, dict[str, Any], dict[str, Any]]:
+    """Return users, items, and what there is of timestamps, ratings and parts, of the rows that count; and notes."""
     user, item, timestamp, rating = columns
     frame = tables.scan_table(source)
     there = tables.columns_of(frame)
@@ -153,19 +171,36 @@ def _read_rows(
         values[rating] = Value(partial(tables.ratings, path=source), pl.Float32)
     if timestamp:
         values[timestamp] = Value(_reader_of_moments(frame, timestamp, source, unit), pl.Int64)
+    if _SPLIT in there and _SPLIT not in wanted:
+        values[_SPLIT] = Value(lambda column: tables.labels(column, PARTS).fill_null(-1).to_numpy(), pl.Int8)
     rows = read_log(frame, source, (user, item), values, progress=progress)
     users, items = rows.ids[user].typed(source), rows.ids[item].typed(source)
     if not len(users.codes):
         raise FileFormatError(source, "holds no interaction", "at least one row below the header")
-    moments = rows.values[timestamp] if timestamp else None
+    parts, notes = _parts_of(rows, frame, source)
     ratings = rows.values[rating] if rating else None
+    rest = {"parts": parts, "timestamps": rows.values[timestamp] if timestamp else None, "ratings": ratings}
     if min_rating is not None and ratings is not None:
         kept = ratings >= min_rating
         if not kept.any():
             raise FileFormatError(source, f"none of {len(ratings)} ratings reaches {min_rating:g}", "an interaction")
-        users, items, ratings = users.select(kept), items.select(kept), ratings[kept]
-        moments = None if moments is None else moments[kept]
-    return users, items, {"timestamps": moments, "ratings": ratings}
+        users, items = users.select(kept), items.select(kept)
+        rest = {name: None if column is None else column[kept] for name, column in rest.items()}
+    return users, items, rest, notes
+
+
+def _parts_of(rows: Rows, frame: pl.LazyFrame, source: Path) -> tuple[NDArray[np.int8] | None, dict[str, Any]]:
+    """Return the part of each row, or None; where there is a column of another meaning, a note of what it holds."""
+    parts = rows.values.get(_SPLIT)
+    if parts is None or parts.min() >= 0:
+        return parts, {}
+    row = int((parts < 0).argmax())
+    cell = tables.collect(frame.select(_SPLIT).slice(row, 1), source)[_SPLIT][0]
+    return None, _not_read(f"row {row + 1} {'is missing' if cell is None else f'is {cell!r:.60}'}")
+
+
+def _not_read(reason: str) -> dict[str, Any]:
+    return {"notes": [f"column {_SPLIT!r} was not read as a split of {', '.join(PARTS)}: {reason}"]}
 
 
 def _reader_of_moments(

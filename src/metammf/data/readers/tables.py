@@ -247,6 +247,14 @@ def flags(column: pl.Series, path: Path | str) -> NDArray[np.bool_]:
     return found.to_numpy()
 
 
+def labels(column: pl.Series, known: Sequence[str]) -> pl.Series:
+    """Return the place of each label among the known ones, null where it is none of them, as Int8."""
+    if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        return pl.Series(column.name, [None], dtype=pl.Int8).new_from_index(0, len(column))
+    places = pl.Series(range(len(known)), dtype=pl.Int8)
+    return column.cast(pl.String).replace_strict(pl.Series(known), places, default=None)
+
+
 def floats(column: pl.Series, path: Path | str) -> NDArray[np.float64]:
     """Return a column of finite numbers.
 
