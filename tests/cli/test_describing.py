@@ -69,3 +69,10 @@ def test_what_is_not_there_is_left_out(description):
     assert "–" in text
     assert "too few pairs of items" in text
     assert str(10**15) in told(replace(description, last_timestamp=10**15))
+
+
+def test_features_that_are_all_the_same_are_told(description):
+    lift = FeatureLift(9_000, None, None, None, None, None, None, "constant")
+    text = told(replace(description, modalities=(replace(description.modalities[0], lift=lift),)))
+    assert "visual: all items have the same features" in text
+    assert "order" not in text

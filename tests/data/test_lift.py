@@ -75,10 +75,29 @@ def test_only_items_that_have_the_modality_count():
     assert feature_lift(dataset, "m").verdict == "follows taste"
 
 
-def test_constant_features_have_no_lift():
-    dataset = with_features(world(), ItemFeatures({"m": np.ones((NUM_ITEMS, 3), dtype=np.float16)}))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_constant_features_are_told(dtype):
+    dataset = with_features(world(), ItemFeatures({"m": np.full((NUM_ITEMS, 3), 0.1, dtype=dtype)}))
     found = feature_lift(dataset, "m")
-    assert (found.lift, found.z, found.verdict) == (0.0, 0.0, "none")
+    assert (found.lift, found.z, found.verdict) == (None, None, "constant")
+    assert found.pairs > 0
+
+
+@pytest.mark.parametrize("scale", [1e37, 1e-30, 1e-38])
+def test_the_scale_of_the_features_does_not_matter(scale):
+    dataset = world()
+    matrix = dataset.features.matrices["m"]
+    scaled = with_features(dataset, ItemFeatures({"m": (matrix * scale).astype(np.float32)}))
+    found, usual = feature_lift(scaled, "m"), feature_lift(dataset, "m")
+    assert found.verdict == "follows taste"
+    assert found.lift == pytest.approx(usual.lift, abs=1e-5)
+
+
+def test_rows_are_of_unit_length_as_a_naive_loop_makes_them():
+    rows = np.random.default_rng(0).standard_normal((20, 5))
+    rows[3] = 0
+    naive = [row / np.sqrt((row**2).sum()) if row.any() else row for row in rows]
+    np.testing.assert_allclose(lift._unit_rows(rows.copy()), naive, atol=1e-6)
 
 
 def test_too_few_pairs_are_told():

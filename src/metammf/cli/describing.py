@@ -15,6 +15,7 @@ _VERDICTS = {
     "follows taste": "users watch what is alike by this modality",
     "weak": "little of what users watch shows in this modality",
     "none": "no relation to what users watch: are the rows in the items' order?",
+    "constant": "all items have the same features: they tell nothing",
     "too few pairs": "too few pairs of items of one user to tell",
 }
 

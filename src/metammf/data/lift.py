@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from metammf.data.dataset import Dataset
     from metammf.data.interactions import Interactions
 
-Verdict = Literal["follows taste", "weak", "none", "too few pairs"]
+Verdict = Literal["follows taste", "weak", "none", "constant", "too few pairs"]
 
 _PAIRS = 10_000
 _SHUFFLES = 30
@@ -38,7 +38,7 @@ _CENTRE_ROWS = 200_000
 
 @dataclass(frozen=True)
 class FeatureLift:
-    """The lift of one modality; numbers are None where there are too few pairs.
+    """The lift of one modality; numbers are None where there are too few pairs, or all items look the same.
 
     Args:
         pairs: How many pairs were drawn.
@@ -48,7 +48,8 @@ class FeatureLift:
         z: The lift in standard deviations of the lifts under shuffled rows.
         shuffled_lift: The lift under one more shuffle.
         shuffled_z: Its z-score: what no relation looks like.
-        verdict: ``follows taste`` (z of 4 or more), ``weak`` (2 to 4), ``none``: the rows may be those of other items.
+        verdict: ``follows taste`` (z of 4 or more), ``weak`` (2 to 4), ``none``: the rows may be those of other items; or
+            ``constant``: the items drawn all have one vector.
     """
 
     pairs: int
@@ -75,10 +76,16 @@ def feature_lift(dataset: Dataset, modality: str, *, seed: int = 0) -> FeatureLi
     present = dataset.features.present[modality]
     pairs = _draw_pairs(dataset.interactions, present, rng)
     if len(pairs) < _FEWEST_PAIRS:
-        return FeatureLift(len(pairs), None, None, None, None, None, None, "too few pairs")
+        return _without_numbers(pairs, "too few pairs")
     items, places = np.unique(pairs, return_inverse=True)
     places = places.reshape(pairs.shape)
-    rows = _centred_rows(dataset.features.matrices[modality], present, items, rng)
+    matrix = dataset.features.matrices[modality]
+    vectors = matrix[items].astype(np.float64)
+    if (vectors == vectors[0]).all():
+        return _without_numbers(pairs, "constant")
+    vectors -= _mean_row(matrix, present, rng)
+    rows = _unit_rows(vectors)
+    del vectors
     first, second, stranger = rows[places[:, 0]], rows[places[:, 1]], rows[places[:, 2]]
     same, other = _mean_cosine(first, second), _mean_cosine(first, stranger)
     null = np.array([_lift_of(rows[rng.permutation(len(rows))], places) for _ in range(_SHUFFLES + 1)])
@@ -87,6 +94,10 @@ def feature_lift(dataset: Dataset, modality: str, *, seed: int = 0) -> FeatureLi
     z, shuffled_z = ((value - null.mean()) / spread if spread else 0.0 for value in (same - other, shuffled))
     verdict: Verdict = "follows taste" if z >= 4 else "weak" if z >= 2 else "none"
     return FeatureLift(len(pairs), same, other, same - other, float(z), shuffled, float(shuffled_z), verdict)
+
+
+def _without_numbers(pairs: NDArray[np.int64], verdict: Verdict) -> FeatureLift:
+    return FeatureLift(len(pairs), None, None, None, None, None, None, verdict)
 
 
 def _draw_pairs(log: Interactions, present: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -129,10 +140,8 @@ def _histories(
     return log.users[rows].astype(np.int64), log.items[rows].astype(np.int64)
 
 
-def _centred_rows(
-    matrix: NDArray[Any], present: NDArray[np.bool_], items: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Return the rows of `items`, less the mean over the items that have the modality, of unit length (or zero)."""
+def _mean_row(matrix: NDArray[Any], present: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the mean over the items that have the modality, or some of very many, shape (width,)."""
     holders = np.flatnonzero(present)
     if len(holders) > _CENTRE_ROWS:
         holders = np.sort(rng.choice(holders, size=_CENTRE_ROWS, replace=False))
@@ -140,9 +149,19 @@ def _centred_rows(
     step = max(1, (32 << 20) // (8 * matrix.shape[1]))
     for start in range(0, len(holders), step):
         total += matrix[holders[start : start + step]].sum(axis=0, dtype=np.float64)
-    rows = (matrix[items].astype(np.float64) - total / len(holders)).astype(np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return total / len(holders)
+
+
+def _unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return rows of unit length, or zero.
+
+    Each is divided by its largest entry first: the squares of numbers that float32 holds may be beyond it. `rows` is spent.
+    """
+    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))[:, None]
+    np.divide(rows, largest, out=rows, where=largest > 0)
+    scaled = rows.astype(np.float32)
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    return np.divide(scaled, lengths, out=scaled, where=lengths > 0)
 
 
 def _lift_of(rows: NDArray[np.float32], places: NDArray[np.int64]) -> float:
