@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -234,6 +235,52 @@ def test_bad_options_are_refused(make_dataset, method, options, message):
 def test_time_needs_timestamps(make_dataset, method):
     with pytest.raises(DataError, match="has no timestamps"):
         make_dataset(timestamps=False).split(method)
+
+
+ONE_EACH = dataset_of(np.arange(15), np.zeros(15, dtype=int), np.full(15, 7))
+THREE_EACH = dataset_of(np.repeat(np.arange(15), 3), np.tile(np.arange(3), 15), np.repeat([1, 1, 2], 15))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "options", "message"),
+    [
+        (
+            ONE_EACH,
+            "random",
+            {},
+            "drawn, split 'random': the test part is empty: 15 interactions of 15 users, 1 each at most; expected users with"
+            " two or more, since one of each user's stays in train, and enough of them for test_share 0.1",
+        ),
+        (ONE_EACH, "user-time", {}, "the test part is empty: 15 interactions of 15 users, 1 each at most"),
+        (ONE_EACH, "leave-one-out", {}, "1 each at most; expected users with two or more, since .* in train$"),
+        (
+            ONE_EACH,
+            "global-time",
+            {},
+            "the train part is empty: 15 of 15 interactions are at the first of 1 distinct times; expected times that",
+        ),
+        (THREE_EACH, "global-time", {"test_share": 0.4}, "30 of 45 interactions are at the first of 2 distinct times"),
+        (THREE_EACH, "global-time", {"test_share": 0}, "the test part is empty: test_share is 0; expected more"),
+        (THREE_EACH, "random", {"test_share": 0}, "the test part is empty: test_share is 0; expected more"),
+        (ONE_EACH, "cold-item", {}, "the test part is empty: 15 interactions of 15 users, 1 each at most"),
+        (
+            THREE_EACH,
+            "cold-item",
+            {"cold_share": 0.99},
+            "the train part is empty: 12 of 12 items are cold, .*; expected a smaller cold_share than 0.99, or more items",
+        ),
+        (THREE_EACH, "cold-user", {"cold_share": 0.99}, "15 of 15 users are cold, .* or more users"),
+        (
+            replace(THREE_EACH, parts=np.zeros(45, dtype=np.int8)),
+            "cold-user",
+            {},
+            "the test part is empty: the data set's own labels leave it so; expected another method, one of random,",
+        ),
+    ],
+)
+def test_an_empty_part_is_explained(dataset, method, options, message):
+    with pytest.raises(DataError, match=message):
+        split(dataset, method, **options)
 
 
 def test_a_split_refuses_parts_that_overlap_differ_or_are_empty(make_dataset):

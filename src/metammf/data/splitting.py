@@ -179,8 +179,39 @@ def split(dataset: Dataset, method: str | None = None, *, seed: int = 0, **optio
     parts = _LABELLERS[method](dataset, rng, shares)
     log = dataset.interactions
     train, validation, test = (log.select(parts == part) for part in range(3))
+    for name, part in (("train", train), ("test", test)):
+        if not len(part):
+            why = _why_empty(dataset, method, name, shares)
+            raise DataError(f"{dataset.name}, split {method!r}: the {name} part is empty: {why}")
     history = log.select(parts == _HISTORY) if method == "cold-user" else None
     return Split(train, validation, test, dataset.catalog, method, of_one_log=True, history=history)
+
+
+def _why_empty(dataset: Dataset, method: str, part: str, shares: dict[str, float]) -> str:
+    """Return the likely reason: what the data set has, and what the method needs."""
+    log = dataset.interactions
+    if part == "train" and method in ("cold-item", "cold-user"):
+        of, count = ("items", dataset.num_items) if method == "cold-item" else ("users", dataset.num_users)
+        lost = round(count * shares["cold_share"])
+        return (
+            f"{lost:,} of {count:,} {of} are cold, and all of train was theirs; expected a smaller cold_share than"
+            f" {shares['cold_share']:g}, or more {of}"
+        )
+    if method == "published" or (method.startswith("cold") and dataset.parts is not None):
+        return f"the data set's own labels leave it so; expected another method, one of {', '.join(METHODS[1:])}"
+    if method != "leave-one-out" and part == "test" and not shares["test_share"]:
+        return "test_share is 0; expected more"
+    if method == "global-time":
+        times, sizes = np.unique(_timestamps(dataset), return_counts=True)
+        return (
+            f"{sizes[0]:,} of {len(log):,} interactions are at the first of {len(times):,} distinct times; expected times that"
+            " tell them apart, since those of one time stay in one part"
+        )
+    needed = "" if method == "leave-one-out" else f", and enough of them for test_share {shares['test_share']:g}"
+    return (
+        f"{len(log):,} interactions of {np.count_nonzero(log.user_counts):,} users, {log.user_counts.max():,} each at most;"
+        f" expected users with two or more, since one of each user's stays in train{needed}"
+    )
 
 
 def _published(dataset: Dataset, _rng: np.random.Generator, _shares: dict[str, float]) -> NDArray[np.int8]:
