@@ -279,7 +279,18 @@ HEAD = "user_id,item_id,timestamp,rating\n"
         (HEAD + "a,b,1,2\n", {"k_core": 0}, ConfigError, "k_core must be at least 1"),
         (HEAD + "a,b,1,2\n", {"timestamp_unit": "h"}, ConfigError, "expected one of s, ms, us"),
         (HEAD + "a,b,1,2\n", {"features": "x"}, ConfigError, "features need items"),
-        (HEAD + "a,b,1,2\n", {"item_column": "user_id"}, ConfigError, "one column cannot be two things"),
+        (
+            HEAD + "a,b,1,2\n",
+            {"user_column": "item_id"},
+            ConfigError,
+            "column 'item_id' is asked for as both user_column and item_column",
+        ),
+        (
+            HEAD + "a,b,1,2\n",
+            {"rating_column": "timestamp"},
+            ConfigError,
+            "column 'timestamp' is asked for as both timestamp_column and rating_column",
+        ),
         (HEAD + "a,b,1,2\n", {"items": "none.csv"}, FileFormatError, r"none\.csv: cannot be read"),
     ],
 )
@@ -300,6 +311,10 @@ def test_bad_items_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     items = write(tmp_path, "item_id\n2\n", "items.csv")
     with pytest.raises(FileFormatError, match=r"holds no \.npy file"):
+        import_dataset(log, items=items, features=tmp_path / "empty")
+    np.save(tmp_path / "empty" / "v.npy", np.ones((1, 2)))
+    np.savez(tmp_path / "empty" / "w.npz", np.ones((1, 2)))
+    with pytest.raises(FileFormatError, match=r"w\.npz: is an \.npz file.*; expected an \.npy file for each modality"):
         import_dataset(log, items=items, features=tmp_path / "empty")
 
 

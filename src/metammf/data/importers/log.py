@@ -40,7 +40,7 @@ from metammf.data.readers.logs import Codes, Rows, Value, read_log
 from metammf.errors import ConfigError, FileFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -162,9 +162,7 @@ def _read_rows(
     rating = rating or ("rating" if "rating" in there else None)
     if min_rating is not None and rating is None:
         raise FileFormatError(source, "has no column 'rating'", "one, since min_rating is asked for")
-    wanted = list(dict.fromkeys(name for name in (user, item, timestamp, rating) if name))
-    if len(wanted) < 2 + (timestamp is not None) + (rating is not None):
-        raise ConfigError(f"one column cannot be two things: {', '.join(wanted)}")
+    wanted = _refuse_clash({"user": user, "item": item, "timestamp": timestamp, "rating": rating})
     tables.require_columns(frame, wanted, source)
     values = {}
     if rating:
@@ -187,6 +185,19 @@ def _read_rows(
         users, items = users.select(kept), items.select(kept)
         rest = {name: None if column is None else column[kept] for name, column in rest.items()}
     return users, items, rest, notes
+
+
+def _refuse_clash(columns: Mapping[str, str | None]) -> list[str]:
+    """Return the columns that are asked for, each of which is one thing."""
+    meant: dict[str, str] = {}
+    for what, name in columns.items():
+        if name in meant:
+            raise ConfigError(
+                f"column {name!r} is asked for as both {meant[name]}_column and {what}_column; expected two columns"
+            )
+        if name:
+            meant[name] = what
+    return list(meant)
 
 
 def _parts_of(rows: Rows, frame: pl.LazyFrame, source: Path) -> tuple[NDArray[np.int8] | None, dict[str, Any]]:
@@ -262,7 +273,11 @@ def _read_features(folder: Path | str | None, table: pl.DataFrame, path: Path) -
     """Return the features of a table's items, and the columns that say nothing of them."""
     if folder is None:
         return ItemFeatures({}, num_items=table.height), table
-    found = sorted(Path(folder).glob("*.npy"))
+    found, packed = (sorted(Path(folder).glob(f"*.{ending}")) for ending in ("npy", "npz"))
+    if packed:
+        raise FileFormatError(
+            packed[0], "is an .npz file, which holds several arrays", "an .npy file for each modality"
+        )
     if not found:
         raise FileFormatError(folder, "holds no .npy file", "one a modality")
     return masked(gather_features(found, table.height), table, path)

@@ -37,7 +37,7 @@ def read_features(path: Path | str, rows: int | None = None) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         converted = np.asarray(matrix, dtype=np.float32)
     if matrix.dtype.kind == "f":
-        check_features(converted, path, rows)  # what overflowed on the way is infinite now
+        _refuse_infinite(converted, path, matrix)
     return converted
 
 
@@ -52,17 +52,20 @@ def check_features(matrix: NDArray[Any], path: Path | str, rows: int | None = No
         raise FileFormatError(path, f"holds {matrix.dtype} of shape {matrix.shape}", wanted)
     if rows is not None and len(matrix) != rows:
         raise FileFormatError(path, f"has {len(matrix)} rows", f"{rows}, one an item")
-    if matrix.dtype.kind != "f":
-        return
+    if matrix.dtype.kind == "f":
+        _refuse_infinite(matrix, path)
+
+
+def _refuse_infinite(matrix: NDArray[Any], path: Path | str, before: NDArray[Any] | None = None) -> None:
+    """Refuse what is not finite, or, given the finite numbers `before` they became float32, what did not fit."""
     step = max(1, _CHUNK_BYTES // (matrix.shape[1] * matrix.itemsize))
     for start in range(0, len(matrix), step):
-        chunk = np.asarray(matrix[start : start + step])
-        finite = np.isfinite(chunk)
+        finite = np.isfinite(np.asarray(matrix[start : start + step]))
         if not finite.all():
             row, column = (int(axis[0]) for axis in np.nonzero(~finite))
-            raise FileFormatError(
-                path, f"row {start + row}, column {column} (from 0) is {chunk[row, column]}", "finite numbers"
-            )
+            value = (matrix if before is None else before)[start + row, column]
+            expected = "finite numbers" if before is None else "numbers that single precision holds"
+            raise FileFormatError(path, f"row {start + row}, column {column} (from 0) is {value}", expected)
 
 
 def in_usual_order(names: Iterable[str]) -> list[str]:
