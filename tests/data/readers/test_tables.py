@@ -20,8 +20,10 @@ def test_text_is_read_as_text_whatever_it_looks_like(tmp_path):
     (tmp_path / "a.csv").write_text('id,name\n007,"a, b"\n8,NA\n')
     table = tables.read_table(tmp_path / "a.csv", ("id",), ("name", "absent"))
     assert table.to_dict(as_series=False) == {"id": ["007", "8"], "name": ["a, b", "NA"]}
-    (tmp_path / "b.tsv").write_text('id\tname\n1\t"x\n')
-    assert tables.read_table(tmp_path / "b.tsv", ("name",), quote=None)["name"].to_list() == ['"x']
+    (tmp_path / "b.tsv").write_text('id\tname\n1\t"x\ty"\n')
+    assert tables.read_table(tmp_path / "b.tsv", ("name",))["name"].to_list() == ["x\ty"]
+    (tmp_path / "b.inter").write_text('id\tname\n1\t"x\n')
+    assert tables.read_table(tmp_path / "b.inter", ("name",))["name"].to_list() == ['"x']
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_names(tmp_path):
@@ -47,7 +49,10 @@ def test_a_name_with_wildcards_is_a_name(tmp_path):
         ("a.csv", b"", "is empty; expected a table"),
         ("a.csv", b"idd,name\n1,x\n", "has no column 'id' .did you mean 'idd'.*its columns are idd, name"),
         ("a.csv", b"id,name\n1,x\n2,\xff\xfe\n", "line 3 is not UTF-8 text"),
-        ("a.csv", b"id,name\n1,x,3,4\n", "cannot be read as a table: found more fields"),
+        ("a.csv", b"id,name\n1,x,3,4\n", r"row 1 .line 2. has 4 fields; expected at most 2, as the header has"),
+        ("a.inter", b"id\tname\n1\tx\ty\n", r"row 1 .line 2. has 3 fields"),
+        ("a.csv", b'id,name\n1,x\n2,"y\n' + b"3,z\n" * 4, r"quote that opens in row 2 .line 3. is never closed"),
+        ("a.csv", b'id,name\n1,"x"y\n', "cannot be read as a table: could not parse"),
         ("a.csv", b"id,id\n1,2\n", "has two columns 'id'"),
         ("a.parquet", b"PAR1 no parquet PAR1", "cannot be read as a table"),
         ("a.parquet", b"x", "cannot be read as a table"),

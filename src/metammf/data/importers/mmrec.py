@@ -84,7 +84,7 @@ def read(source: Path, *, progress: Progress = silent) -> Dataset:
 
 
 def _read_pairs(inter: Path, progress: Progress) -> Pairs:
-    frame = tables.scan_table(inter, separator="\t", quote=None)
+    frame = tables.scan_table(inter)
     tables.require_columns(frame, ("userID", "itemID"), inter)
     whole = Value(partial(tables.whole, path=inter), pl.Int64)
     ratings = Value(partial(tables.ratings, path=inter), pl.Float32)

@@ -142,7 +142,7 @@ def _find_inters(source: Path) -> tuple[str, list[Path]]:
 
 def _scan_typed(path: Path, required: tuple[str, ...]) -> tuple[pl.LazyFrame, dict[str, str]]:
     """Scan an atomic file; return beside it the column ``field:type`` of each field."""
-    frame = tables.scan_table(path, separator="\t", quote=None)
+    frame = tables.scan_table(path)
     fields = {}
     for column in tables.columns_of(frame):
         field, _, kind = column.partition(":")

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from metammf.data.readers.parquet import check_parquet
+from metammf.data.readers.text_faults import find_fault
 from metammf.errors import FileFormatError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_WITHOUT_QUOTES = (".inter", ".item", ".user")
 _MAX_HEADER = 1 << 20
 _MAX_COLUMNS = 4096
 # The table library would unpack these by itself, however much comes out: gzip, Zstandard, zlib at its three strengths.
@@ -34,13 +36,10 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 
 
-def scan_table(path: Path | str, *, separator: str | None = None, quote: str | None = '"') -> pl.LazyFrame:
+def scan_table(path: Path | str) -> pl.LazyFrame:
     """Scan a table lazily: Parquet by its extension, anything else as text with a header, all columns strings.
 
-    Args:
-        path: The file.
-        separator: Of columns; None: a tab for ``.tsv`` and ``.inter``-like files, a comma for others.
-        quote: Quoting character, or None where the format knows none.
+    Columns stand apart by a comma in ``.csv`` and ``.txt``, by a tab in others; RecBole's and MMRec's files know no quotes.
 
     Raises:
         FileFormatError: the file is missing, empty, or its header cannot be read.
@@ -58,9 +57,11 @@ def scan_table(path: Path | str, *, separator: str | None = None, quote: str | N
         frame = _guard(path, lambda: pl.scan_parquet(path, glob=False))
         _guard(path, frame.collect_schema)
         return frame
-    comma = separator or ("," if path.suffix.lower() in (".csv", ".txt") else "\t")
-    _check_header(path, comma.encode(), quote.encode() if quote else None)
-    frame = _guard(path, lambda: pl.scan_csv(path, separator=comma, quote_char=quote, infer_schema=False, glob=False))
+    separator, quote = _form_of(path)
+    _check_header(path, separator.encode(), quote.encode() if quote else None)
+    frame = _guard(
+        path, lambda: pl.scan_csv(path, separator=separator, quote_char=quote, infer_schema=False, glob=False)
+    )
     names = _guard(path, frame.collect_schema).names()
     for name in names:
         if f"{name}_duplicated_0" in names:
@@ -71,6 +72,12 @@ def scan_table(path: Path | str, *, separator: str | None = None, quote: str | N
 
 def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
+
+
+def _form_of(path: Path) -> tuple[str, str | None]:
+    """Return a text file's separator of columns, and its quoting character if it has one, by its extension."""
+    suffix = path.suffix.lower()
+    return "," if suffix in (".csv", ".txt") else "\t", None if suffix in _WITHOUT_QUOTES else '"'
 
 
 def _check_header(path: Path, separator: bytes, quote: bytes | None) -> None:
@@ -134,20 +141,13 @@ def collect(frame: pl.LazyFrame, path: Path | str) -> pl.DataFrame:
     return _guard(Path(path), lambda: frame.collect(engine="streaming"))
 
 
-def read_table(
-    path: Path | str,
-    required: Sequence[str] = (),
-    optional: Sequence[str] = (),
-    *,
-    separator: str | None = None,
-    quote: str | None = '"',
-) -> pl.DataFrame:
+def read_table(path: Path | str, required: Sequence[str] = (), optional: Sequence[str] = ()) -> pl.DataFrame:
     """Read the named columns of a table: all the required ones and what there is of the optional ones.
 
     Raises:
         FileFormatError: the file cannot be read, or a required column is missing.
     """
-    frame = scan_table(path, separator=separator, quote=quote)
+    frame = scan_table(path)
     require_columns(frame, required, path)
     chosen = [*required, *(name for name in optional if name in columns_of(frame))]
     return collect(frame.select(chosen) if chosen else frame, path)
@@ -170,6 +170,10 @@ def _guard(path: Path, read: Any) -> Any:
         line = _line_not_utf8(path)
         if line:
             raise FileFormatError(path, f"line {line} is not UTF-8 text") from error
+        if isinstance(error, pl.exceptions.PolarsError) and not _is_parquet(path) and path.is_file():
+            fault = find_fault(path, *_form_of(path))
+            if fault is not None:
+                raise fault from error
         text = str(error).strip().partition("\n")[0] or type(error).__name__
         raise FileFormatError(path, f"cannot be read as a table: {text}") from error
 
