@@ -100,6 +100,10 @@ def test_no_rating_high_enough_or_no_tags(folder):
         ({"movieId": np.array([10, 10, 20]), "visual": np.zeros((3, 2))}, "movieId 10 comes twice"),
         ({"movieId": np.array([10, 20]), "visual": np.zeros((3, 2))}, "array 'visual': has 3 rows; expected 2"),
         ({"movieId": np.array([10]), "visual": np.array([[np.inf]])}, "row 0, column 0 .from 0. is inf"),
+        (
+            {"movieId": np.array([10]), "visual": np.array([[1e300]])},
+            "is 1e.300; expected numbers that single precision",
+        ),
         ({"movieId": np.empty(0, np.int64), "visual": np.empty((0, 10**9))}, "names 0 movies"),
     ],
 )

@@ -84,6 +84,7 @@ def test_other_field_names(tmp_path):
         ("set.item", "item_id:token\n1\n1\n", "row 2: item id '1' comes a second time"),
         ("set.item", ITEMS.replace("5 6", "5 6 7"), "holds rows of 2 to 3 numbers"),
         ("set.item", ITEMS.replace("5 6", "5 x"), "is 'x'; expected a number"),
+        ("set.item", ITEMS.replace("5 6", "5 1e300"), "is 1e.300; expected numbers that single precision holds"),
         ("set.item", "name:token\na\n", "has no field 'item_id'"),
         ("set.item", "item_id:token\tf:float_seq\n1\t\n", "holds no number"),
         ("other.inter", HEADER, r"holds 2 \.inter files"),

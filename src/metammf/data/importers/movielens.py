@@ -24,7 +24,7 @@ from metammf.data.importers.assembling import Pairs, hashes, make_dataset
 from metammf.data.importers.text import bag_of_words
 from metammf.data.readers import tables
 from metammf.data.readers.arrays import read_npz
-from metammf.data.readers.features import check_features, in_usual_order
+from metammf.data.readers.features import as_features, in_usual_order
 from metammf.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -154,8 +154,8 @@ def _read_features(path: Path, item_ids: IdMap) -> tuple[dict[str, NDArray[Any]]
         raise FileFormatError(path, f"names {len(movies)} movies", f"a hundredth of {len(item_ids)} at least")
     matrices: dict[str, NDArray[Any]] = {}
     for name, matrix in arrays.items():
-        check_features(matrix, f"{path}, array {name!r}", len(movies))
-        full = np.zeros((len(item_ids), matrix.shape[1]), dtype=np.float32)
-        full[places] = matrix[used]
+        rows = as_features(matrix, f"{path}, array {name!r}", len(movies))
+        full = np.zeros((len(item_ids), rows.shape[1]), dtype=np.float32)
+        full[places] = rows[used]
         matrices[name] = full
     return matrices, dict.fromkeys(matrices, has)

@@ -19,7 +19,7 @@ from metammf.data.ids import IdMap
 from metammf.data.importers.assembling import Pairs, hashes, make_dataset, usual_name
 from metammf.data.progress import Progress, silent
 from metammf.data.readers import tables
-from metammf.data.readers.features import in_usual_order
+from metammf.data.readers.features import as_features, in_usual_order
 from metammf.data.readers.logs import Codes, Value, one_after_another, read_log
 from metammf.errors import FileFormatError, did_you_mean
 
@@ -235,5 +235,6 @@ def _matrix(column: pl.Series, path: Path, extra: int) -> tuple[NDArray[np.float
         raise FileFormatError(path, f"column {column.name!r} holds {found}", "as many in each row, or an empty cell")
     values = tables.floats(cells.explode().rename(column.name), path)
     matrix = np.zeros((len(column) + extra, int(widths[0])), dtype=np.float32)
-    matrix[np.flatnonzero(present)] = values.reshape(len(cells), -1)
+    where = f"{path}, the cells of column {column.name!r} that hold numbers"
+    matrix[np.flatnonzero(present)] = as_features(values.reshape(len(cells), -1), where)
     return matrix, np.concatenate([present, np.zeros(extra, dtype=np.bool_)])

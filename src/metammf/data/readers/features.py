@@ -28,21 +28,13 @@ def read_features(path: Path | str, rows: int | None = None) -> NDArray[Any]:
         rows: How many items there are, where that is known already.
 
     Raises:
-        FileFormatError: it is no whole `.npy` file, not of shape (rows, width), or a value is NaN or infinite.
+        FileFormatError: it is no whole `.npy` file, not of shape (rows, width), or a value is NaN, infinite or beyond float32.
     """
-    matrix = read_npy(path)
-    check_features(matrix, path, rows)
-    if matrix.dtype in (np.float16, np.float32) and matrix.dtype.isnative:
-        return matrix
-    with np.errstate(over="ignore"):
-        converted = np.asarray(matrix, dtype=np.float32)
-    if matrix.dtype.kind == "f":
-        _refuse_infinite(converted, path, matrix)
-    return converted
+    return as_features(read_npy(path), path, rows)
 
 
-def check_features(matrix: NDArray[Any], path: Path | str, rows: int | None = None) -> None:
-    """Hold a matrix against what features must be; `path` is for messages.
+def as_features(matrix: NDArray[Any], path: Path | str, rows: int | None = None) -> NDArray[Any]:
+    """Return a matrix as features are kept, after it has been held against what they must be; `path` is for messages.
 
     Raises:
         FileFormatError: see `read_features`.
@@ -54,6 +46,13 @@ def check_features(matrix: NDArray[Any], path: Path | str, rows: int | None = No
         raise FileFormatError(path, f"has {len(matrix)} rows", f"{rows}, one an item")
     if matrix.dtype.kind == "f":
         _refuse_infinite(matrix, path)
+    if matrix.dtype in (np.float16, np.float32) and matrix.dtype.isnative:
+        return matrix
+    with np.errstate(over="ignore"):
+        converted = np.asarray(matrix, dtype=np.float32)
+    if matrix.dtype.kind == "f":
+        _refuse_infinite(converted, path, matrix)
+    return converted
 
 
 def _refuse_infinite(matrix: NDArray[Any], path: Path | str, before: NDArray[Any] | None = None) -> None:
