@@ -52,6 +52,7 @@ def test_a_name_with_wildcards_is_a_name(tmp_path):
         ("a.csv", b"id,name\n1,x,3,4\n", r"row 1 .line 2. has 4 fields; expected at most 2, as the header has"),
         ("a.inter", b"id\tname\n1\tx\ty\n", r"row 1 .line 2. has 3 fields"),
         ("a.csv", b'id,name\n1,x\n2,"y\n' + b"3,z\n" * 4, r"quote that opens in row 2 .line 3. is never closed"),
+        ("a.csv", b'id,"name\n1,x\n', "a quote that opens in the header is never closed; expected quotes in pairs"),
         ("a.csv", b'id,name\n1,"x"y\n', "cannot be read as a table: could not parse"),
         ("a.csv", b"id,id\n1,2\n", "has two columns 'id'"),
         ("a.parquet", b"PAR1 no parquet PAR1", "cannot be read as a table"),
@@ -64,6 +65,20 @@ def test_bad_files_are_refused(tmp_path, name, content, message):
     with pytest.raises(FileFormatError, match=message) as caught:
         tables.read_table(path, ("id",))
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("column", "places"),
+    [
+        (series(["b", "a", "A", None]), [1, 0, None, None]),
+        (series(["a", "b"], dtype=pl.Categorical), [0, 1]),
+        (series([0, 1]), [None, None]),
+        (series([["a"]]), [None]),
+    ],
+)
+def test_labels_have_places_among_the_known_ones(column, places):
+    found = tables.labels(column, ("a", "b"))
+    assert (found.dtype, found.to_list()) == (pl.Int8, places)
 
 
 def test_missing_files(tmp_path):

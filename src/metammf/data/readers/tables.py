@@ -101,6 +101,8 @@ def _check_header(path: Path, separator: bytes, quote: bytes | None) -> None:
     else:
         if len(start) == _MAX_HEADER:
             raise FileFormatError(path, f"its first row is longer than {_MAX_HEADER} bytes", "a header")
+        if quote and start.count(quote) % 2:
+            raise FileFormatError(path, "a quote that opens in the header is never closed", "quotes in pairs")
     if columns > _MAX_COLUMNS:
         raise FileFormatError(path, f"its header has {columns} columns", f"at most {_MAX_COLUMNS}")
 
@@ -254,7 +256,7 @@ def flags(column: pl.Series, path: Path | str) -> NDArray[np.bool_]:
 def labels(column: pl.Series, known: Sequence[str]) -> pl.Series:
     """Return the place of each label among the known ones, null where it is none of them, as Int8."""
     if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
-        return pl.Series(column.name, [None], dtype=pl.Int8).new_from_index(0, len(column))
+        return pl.repeat(None, len(column), dtype=pl.Int8, eager=True)
     places = pl.Series(range(len(known)), dtype=pl.Int8)
     return column.cast(pl.String).replace_strict(pl.Series(known), places, default=None)
 

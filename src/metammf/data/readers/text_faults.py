@@ -17,7 +17,7 @@ def find_fault(path: Path, separator: str, quote: str | None) -> FileFormatError
     lines from 1, as editors count.
 
     Args:
-        path: A text file that can be read.
+        path: A text file that can be read, with a header.
         separator: Of fields.
         quote: The quoting character, or None where the form knows none.
     """
@@ -42,6 +42,6 @@ def find_fault(path: Path, separator: str, quote: str | None) -> FileFormatError
                 row += 1
             fields, first, blank = 1, number + 1, True
     if opened:
-        where = f"row {row + 1} (line {first})" if header else "the header"
-        return FileFormatError(path, f"a quote that opens in {where} is never closed", "quotes in pairs")
+        found = f"a quote that opens in row {row + 1} (line {first}) is never closed"
+        return FileFormatError(path, found, "quotes in pairs")
     return None
