@@ -223,6 +223,13 @@ def test_what_dynamic_fusion_adds_is_the_distance_to_the_same_but_for_the_fusion
     assert (told in findings(with_twin_of(comparison, **changes))) is twins
 
 
+def test_what_something_adds_on_cold_items_is_told_as_well(comparison: ComparisonResults) -> None:
+    one = with_twin_of(comparison)
+    cold = replace(one.tests[0], table="cold among all", difference=0.004)
+    told = next(text for text in findings(replace(one, tests=(*one.tests, cold))) if "dynamic fusion adds" in text)
+    assert told.endswith(": +0.0020 (p\u00a0=\u00a00.010); cold among all −0.0040 (p\u00a0=\u00a00.010).")
+
+
 def test_a_published_figure_stands_beside_its_model_whatever_was_changed_of_it(comparison: ComparisonResults) -> None:
     by_name = {model.name: model for model in comparison.models}
     vbpr, popularity = by_name["vbpr"], by_name["popularity"]

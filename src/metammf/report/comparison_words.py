@@ -233,19 +233,27 @@ def _placebos(results: ComparisonResults) -> list[str]:
 
 
 def _adds(results: ComparisonResults, what: str, ours: ModelResult, other: ModelResult, against: str) -> str:
-    """Say how far a model is ahead of what it is without something; nothing where the two were not tested."""
-    test = _test(results, ours.name, other.name)
-    if test is None:
+    """Say how far a model is ahead of what it is without something; nothing where the two were not tested.
+
+    Over all items, and where there are cold ones over these among all: content may be worth something there alone.
+    """
+    tests = {table: _test(results, ours.name, other.name, table) for table in ("all", "cold among all")}
+    if tests["all"] is None:
         return ""
-    difference = test.difference if test.a == ours.name else -test.difference
-    says = "no difference that a test can tell" if test.p_holm >= LEVEL else signed(difference)
+    parts = []
+    for table, test in tests.items():
+        if test is None:
+            continue
+        difference = test.difference if test.a == ours.name else -test.difference
+        says = "no difference that a test can tell" if test.p_holm >= LEVEL else signed(difference)
+        parts.append(f"{'' if table == 'all' else f'{table} '}{says} ({p_value(test.p_holm)})")
     shared = ours.chosen.keys() & other.chosen.keys()
     searched = (
         " The two stand at other settings, each at those that its own search found: a difference of searches too."
         if any(ours.chosen[key] != other.chosen[key] for key in shared)
         else ""
     )
-    return f"What {what} adds to {ours.name}, against {against}: {says} ({p_value(test.p_holm)}).{searched}"
+    return f"What {what} adds to {ours.name}, against {against}: {'; '.join(parts)}.{searched}"
 
 
 def _published(results: ComparisonResults) -> str:
