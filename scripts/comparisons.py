@@ -51,6 +51,12 @@ TRAINED = ("freedom-softmax", "mgcn-softmax")
 # InvRL's recipe had been measured before it was seen that it assigns no environment within the budget: both are told.
 AS_IT_STOOD = ("invrl",)
 COLD = ("lightgcn-cold", *PAPER, "metammf-cold", "static-cold", "metammf-cold+noise")
+# Of each model that reads content and is trained, the placebo beside it.
+READING = (
+    *("vbpr", "bm3", "freedom", "lattice", "mgcn", "mmhcl+model.contrasted_nodes=1024", "diffmm"),
+    *("grcn", "mmgcn", INVRL, *PAPER, "metammf-lightgcn", "static-lightgcn"),
+)
+PLACEBOS = tuple(name for model in READING for name in (model, f"{model}+noise"))
 CONTROL = (
     *("popularity", "itemknn", "p3", "ease", "vbpr", "freedom", "lightgcn"),
     *("metammf-lightgcn", "static-lightgcn", "metammf-lightgcn+noise"),
@@ -102,6 +108,7 @@ COMPARISONS = {
             minutes=10,
         ),
         Comparison("lfm2k", "lfm2k", "mmrec", FIELD + WARM),
+        Comparison("lfm2k-placebo", "lfm2k", "mmrec", PLACEBOS),
         Comparison("lfm2k-cold", "lfm2k", "cold-item", FIELD + COLD),
         Comparison("movielens-small", "movielens-small", "user-time", FIELD + WARM),
         Comparison("movielens-small-global", "movielens-small", "global-time", CONTROL),
