@@ -39,7 +39,7 @@ SMALL = {
 @pytest.fixture
 def job(folder, tmp_path):
     config = merge("mf", SMALL).config
-    return TrialJob("mf", config, search_space(config), (), 1e9, folder, tmp_path / "trial")
+    return TrialJob("mf", "mf", config, search_space(config), (), 1e9, folder, tmp_path / "trial")
 
 
 def timeless(trial):

@@ -322,7 +322,8 @@ def test_who_was_hardly_searched_or_cut_short_is_named(comparison: ComparisonRes
 
     def with_states(model: ModelResult, *states: TrialState, chosen: int = 0) -> ModelResult:
         trials = [Trial(place, {}, state, 9.0, 20 + place, 0.03) for place, state in enumerate(states)]
-        return replace(model, trials=tuple(trials), chosen_trial=chosen)
+        settled = tuple(replace(seed, best_epoch=1, curve=((1, 0.03), (2, 0.02))) for seed in model.seeds)
+        return replace(model, trials=tuple(trials), chosen_trial=chosen, seeds=settled)
 
     by_name = {model.name: model for model in comparison.models}
     ease, vbpr, ours = by_name["ease"], by_name["vbpr"], by_name["metammf-lightgcn"]
@@ -341,6 +342,11 @@ def test_who_was_hardly_searched_or_cut_short_is_named(comparison: ComparisonRes
         "Chosen from a trial that the budget cut short, whose epochs, in brackets, the final runs could not pass:"
         " metammf-lightgcn (23); vbpr (22)."
     ) in told
+    rising = tuple(replace(seed, best_epoch=2, curve=((1, 0.02), (2, 0.03))) for seed in ours.seeds)
+    told = findings(replace(comparison, models=(*models[:-1], replace(models[-1], seeds=rising))))
+    assert next(text for text in told if "cut short" in text).endswith(
+        "with more to learn, it may be: metammf-lightgcn."
+    )
     searched = replace(comparison, models=tuple(with_states(model, "finished", "pruned", "pruned") for model in models))
     assert not [text for text in findings(searched) if "searched" in text or "cut short" in text]
     page = text_of(comparison_page(replace(comparison, models=models, tests=())))

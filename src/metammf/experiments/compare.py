@@ -345,6 +345,7 @@ class _Comparison:
     def _trial_job(self, contender: Contender, trials: tuple[Trial, ...]) -> TrialJob:
         return TrialJob(
             contender.name,
+            f"{contender.config.model.name} {self.setting.data.sha256}",
             contender.config,
             contender.space,
             trials,

@@ -320,6 +320,14 @@ class ModelResult:
         stopped = (trial for trial in self.trials if trial.number == self.chosen_trial and trial.state == "stopped")
         return next((trial.epochs for trial in stopped), None)
 
+    @property
+    def still_rising(self) -> bool:
+        """Whether most final runs, held to the epochs of a trial that was cut short, were at their best at their last look."""
+        if self.cut_short_at is None:
+            return False
+        looked = [one for one in self.seeds if one.curve]
+        return 2 * sum(one.best_epoch == one.curve[-1][0] for one in looked) > len(looked)
+
     def mean(self, metric: str, table: str = "all") -> float | None:
         """Return the mean over seeds of a test metric; None where the table has no interactions."""
         values = [one.test[table][metric] for one in self.seeds if metric in one.test.get(table, {})]

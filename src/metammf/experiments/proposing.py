@@ -3,8 +3,9 @@
 A study is rebuilt from the ledger for every question, and its generator is seeded by the model and the trial's number. What is
 asked next so depends on what the ledger holds and on nothing else: a search that was killed goes on as if nothing had happened.
 
-The trials before Optuna's draw each setting by its own name and the trial's number: models that share a setting try the same
-values of it. A twin or a placebo is so not ahead because its search happened on better ones.
+The trials before Optuna's draw each setting by its own name, the trial's number and the search's family: a model, its static twin
+and its placebo are of one and try the same values of what they share, so that none is ahead because its search happened on better
+ones. Other models, and other data sets, are of other families: a poor draw is not everybody's.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def require_optuna() -> None:
     _optuna()
 
 
-def propose(space: Space, earlier: Sequence[Trial], label: str) -> dict[str, Any]:
+def propose(space: Space, earlier: Sequence[Trial], label: str, family: str) -> dict[str, Any]:
     """Return the settings of the next trial: first the recipe's own, then some of them moved, then what TPE asks for.
 
     Those of a trial that died are tried again; the search then goes on as if it had not.
@@ -50,6 +51,7 @@ def propose(space: Space, earlier: Sequence[Trial], label: str) -> dict[str, Any
         space: Dotted key -> its range.
         earlier: The trials so far.
         label: Names the search; what TPE draws depends on it.
+        family: Of the searches that draw alike before TPE.
     """
     if earlier and not earlier[-1].counts:
         return dict(earlier[-1].settings)
@@ -59,7 +61,7 @@ def propose(space: Space, earlier: Sequence[Trial], label: str) -> dict[str, Any
     if number == 0 or not space:
         return recipe
     if number <= STARTUP:
-        return _some_moved(space, number)
+        return _some_moved(space, number, family)
     seed = int(_generator(label, number).integers(2**31))
     asked = _study(space, earlier, seed).ask(_distributions(space))
     return {key: _value(setting, asked.params[key]) for key, setting in space.items()}
@@ -147,9 +149,9 @@ def _generator(name: str, number: int) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(name.encode()), number])
 
 
-def _some_moved(space: Space, number: int) -> dict[str, Any]:
+def _some_moved(space: Space, number: int, family: str) -> dict[str, Any]:
     """Return the recipe with about half of its settings drawn anew, one at least."""
-    draws = {key: _generator(key, number) for key in space}
+    draws = {key: _generator(f"{family} {key}", number) for key in space}
     chances = {key: rng.random() for key, rng in draws.items()}
     first = min(chances, key=chances.__getitem__)
     moved = {key for key, chance in chances.items() if chance < 0.5 or key == first}

@@ -48,6 +48,7 @@ class TrialJob:
 
     Args:
         label: The model's name in the comparison.
+        family: Of the searches that draw alike; see `propose`.
         config: The recipe, as merged.
         space: Dotted key -> its range.
         earlier: The trials so far.
@@ -58,6 +59,7 @@ class TrialJob:
     """
 
     label: str
+    family: str
     config: RunConfig
     space: Mapping[str, SearchedSetting]
     earlier: tuple[Trial, ...]
@@ -84,7 +86,7 @@ def run_trial(job: TrialJob) -> Trial:
         RunError: the run's folder is in use, or cannot be written.
         WriteError: the disk is full, for one, which says nothing of the settings.
     """
-    settings = propose(job.space, job.earlier, job.label)
+    settings = propose(job.space, job.earlier, job.label, job.family)
     repeated = next((trial for trial in job.earlier if trial.counts and trial.settings == settings), None)
     if repeated is not None:  # where there is little to choose among
         return replace(repeated, number=len(job.earlier), seconds=0.0)
@@ -110,7 +112,7 @@ def died_trial(job: TrialJob, death: Death) -> Trial:
     """Return the trial whose process died. The next one has its settings, since others' hunger for memory may have killed it; of
     settings that have died twice it is a failure.
     """
-    settings = propose(job.space, job.earlier, job.label)
+    settings = propose(job.space, job.earlier, job.label, job.family)
     again = bool(job.earlier) and not job.earlier[-1].counts
     state: TrialState = "failed" if again else "died"
     seconds = round(death.seconds, 3)

@@ -105,7 +105,11 @@ def _cut_short(results: ComparisonResults) -> str:
     if not cut:
         return ""
     told = "; ".join(f"{model.name} ({model.cut_short_at})" for model in cut)
-    return f"Chosen from a trial that the budget cut short, whose epochs, in brackets, the final runs could not pass: {told}."
+    text = f"Chosen from a trial that the budget cut short, whose epochs, in brackets, the final runs could not pass: {told}."
+    rising = "; ".join(model.name for model in cut if model.still_rising)
+    if rising:
+        text += f" At their best at the last look that they could have, and so with more to learn, it may be: {rising}."
+    return text
 
 
 def by_test(results: ComparisonResults, table: str = "all") -> list[ModelResult]:
