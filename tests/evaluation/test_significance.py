@@ -56,6 +56,15 @@ def test_permutation_test_at_its_ends() -> None:
     assert sig.permutation_test(np.ones(100), resamples=999) == pytest.approx(1 / 1000)
 
 
+def test_the_least_p_is_that_of_all_who_differ_alike() -> None:
+    values = np.array([1.0, 0.5, 2.0, 0.0, 0.0, 0.0])
+    assert sig.permutation_test(values) == pytest.approx(sig.least_p(1, 3), rel=0.02)
+    assert sig.least_p(1, 3) == 0.25
+    assert sig.least_p(36, 0) == 1.0
+    assert sig.least_p(36, 100) == sig.least_p(36) == pytest.approx(36 / (sig.RESAMPLES + 1))
+    assert sig.least_p(0) == 1.0
+
+
 def test_permutation_test_is_the_same_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).normal(0.1, 1, 64)
     whole = sig.permutation_test(values, seed=3)
@@ -128,7 +137,13 @@ def test_compare_averages_seeds_user_by_user() -> None:
 
 def test_compare_leaves_out_who_is_not_in_the_table() -> None:
     found = sig.compare(evaluation([1.0, None, 0.0]), evaluation([0.0, None, 0.0]), "recall@5")
-    assert (found.num_users, found.difference) == (2, 0.5)
+    assert (found.num_users, found.num_differing, found.difference) == (2, 1, 0.5)
+
+
+def test_users_who_differ_by_the_rounding_of_a_mean_over_seeds_do_not_differ() -> None:
+    values = [0.1, 0.2, 0.7]
+    assert np.mean([values] * 3, axis=0).tolist() != values
+    assert sig.compare([evaluation(values)] * 3, evaluation(values), "recall@5").num_differing == 0
 
 
 def test_compare_all_corrects_over_all_comparisons() -> None:

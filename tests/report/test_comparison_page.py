@@ -198,6 +198,18 @@ def test_too_many_models_to_be_told_apart_are_said_to_be(comparison: ComparisonR
     assert "smallest p that it can give is 0.0001 after" in text_of(comparison_page(comparison))
 
 
+def test_too_few_users_who_are_served_differently_are_said_to_be(comparison: ComparisonResults) -> None:
+    """Of eight users' signs all are alike in two of 256 flips, and Holm multiplies that by ten."""
+    one = next(test for test in comparison.tests if (test.metric, test.table) == ("ndcg@20", "all"))
+    for differing, said in ((8, True), (9, False)):
+        few = replace(comparison, tests=(replace(one, num_differing=3),) * 9 + (replace(one, num_differing=differing),))
+        told = [text for text in findings(few) if "that no two are told apart here says nothing" in text]
+        assert bool(told) is said
+        if said:
+            assert told[0].startswith(f"Of {one.num_users} users no two models serve more than 8 differently.")
+            assert "can give is 0.078 after" in told[0]
+
+
 def test_a_static_twin_is_a_control(comparison: ComparisonResults) -> None:
     results = with_twin_of(comparison)
     assert [kind_of(model) for model in results.models if model.recipe.endswith("-lightgcn")] == [

@@ -29,6 +29,9 @@ RESAMPLES = 100_000
 """Sign flips of a permutation test, where nothing else is said: no p is smaller than 1 / (RESAMPLES + 1). So many, so that
 Holm's correction over the hundreds of pairs that some thirty models make leaves room below .05."""
 
+_ROUNDING = 1e-12
+"""What the mean over seeds may differ by from a value that all of them have; metrics are of the scale 1."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -37,6 +40,7 @@ class Comparison:
     Args:
         metric: A column of `Evaluation.per_user`.
         num_users: Users that both were measured on.
+        num_differing: Those of them whom the two serve differently: only these tell anything.
         mean_a: Mean of a.
         mean_b: Mean of b.
         difference: `mean_a` less `mean_b`.
@@ -50,6 +54,7 @@ class Comparison:
 
     metric: str
     num_users: int
+    num_differing: int
     mean_a: float
     mean_b: float
     difference: float
@@ -150,6 +155,7 @@ def _compare_on(
         name: Comparison(
             metric,
             len(users),
+            int(np.count_nonzero(np.abs(column) > _ROUNDING)),
             float(ours.mean()),
             float(values.mean()),
             float(column.mean()),
@@ -229,9 +235,15 @@ def permutation_tests(
     return (extreme + 1) / (resamples + 1)
 
 
-def least_p(tests: int) -> float:
-    """Return the smallest p that one of so many permutation tests can have after Holm's correction; 1 where there is none."""
-    return min(1.0, tests / (RESAMPLES + 1)) if tests else 1.0
+def least_p(tests: int, num_differing: int | None = None) -> float:
+    """Return the smallest p that one of so many permutation tests can have after Holm's correction; 1 where there is none.
+
+    Args:
+        tests: Made together.
+        num_differing: Users whom the two models serve differently, where that is known: of 2^n flips two leave all signs alike.
+    """
+    flips = 0.0 if num_differing is None else 2.0 ** (1 - num_differing)
+    return min(1.0, tests * max(1 / (RESAMPLES + 1), flips)) if tests else 1.0
 
 
 def t_test(differences: Differences) -> float:

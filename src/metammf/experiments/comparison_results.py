@@ -382,6 +382,7 @@ class PairTest:
         p: Of the two-sided sign-flip permutation test.
         p_holm: After Holm's correction over all pairs of one metric and table.
         improvement_percent: `difference` in percent of `mean_b`; None where that is 0.
+        num_differing: Users whom the two serve differently; None where that was not noted.
     """
 
     __pydantic_config__ = _STRICT
@@ -400,6 +401,7 @@ class PairTest:
     p: float
     p_holm: float
     improvement_percent: float | None
+    num_differing: int | None = None
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ def as_pair(metric: str, table: str, a: str, b: str, found: Comparison) -> PairT
         p=found.p_permutation,
         p_holm=found.p_permutation,
         improvement_percent=percent(found.mean_a, found.mean_b),
+        num_differing=found.num_differing,
     )
 
 

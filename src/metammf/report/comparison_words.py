@@ -190,19 +190,27 @@ def _level(results: ComparisonResults) -> str:
 
 def least_p(results: ComparisonResults) -> float:
     """The smallest p that a test of the main metric can give after Holm's correction; 1 where there is none."""
-    metric = main_metric(results)
-    return significance.least_p(sum((one.metric, one.table) == (metric, "all") for one in results.tests))
+    tests = _main_tests(results)
+    return min((significance.least_p(len(tests), test.num_differing) for test in tests), default=1.0)
+
+
+def _main_tests(results: ComparisonResults) -> list[PairTest]:
+    return [one for one in results.tests if (one.metric, one.table) == (main_metric(results), "all")]
 
 
 def _resolution(results: ComparisonResults) -> str:
-    """Say so where no test can tell any two models apart, for there are too many."""
-    least = least_p(results)
-    if not results.tests or least < LEVEL:
+    """Say so where no test can tell any two models apart: there are too many, or few users whom they serve differently."""
+    least, tests = least_p(results), _main_tests(results)
+    if not tests or least < LEVEL:
         return ""
-    return (
+    told = (
         f"Among {len(results.models)} models the smallest p that the permutation test can give is {least:.3f} after the"
         " correction: that no two are told apart here says nothing of them."
     )
+    if significance.least_p(len(tests)) >= LEVEL:
+        return told
+    most = max(test.num_differing or 0 for test in tests)
+    return f"Of {tests[0].num_users} users no two models serve more than {most} differently. {told}"
 
 
 def _twins(results: ComparisonResults) -> list[str]:
