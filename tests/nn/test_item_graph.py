@@ -16,7 +16,7 @@ from torch import Tensor
 from metammf.errors import ConfigError, DataError
 from metammf.nn import item_graph
 from metammf.nn.graph import SparseMatrix
-from metammf.nn.item_graph import nearest, nearest_known, normalized_graph
+from metammf.nn.item_graph import half_directions, nearest, nearest_known, normalized_graph
 from metammf.testing.probes import LargestTensor
 
 if TYPE_CHECKING:
@@ -119,6 +119,20 @@ def test_many_that_are_alike_are_told_apart_by_float64() -> None:
     everybody = np.ones(300, dtype=bool)
     expected = by_hand(features[:20], features, 3, everybody, everybody, skip=True)
     assert told(nearest(torch.from_numpy(features), 3))[:20] == expected
+
+
+def test_directions_in_half_precision_keep_cosines_and_leave_out_who_is_no_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(item_graph, "_ROWS", 3)
+    features = torch.randn(10, 6, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 10)[:, None]
+    members = torch.arange(10) % 4 != 1
+    found = half_directions(features, members)
+    assert found.dtype == torch.float16
+    for i in range(10):
+        for j in range(10):
+            expected = cosine(features[i].tolist(), features[j].tolist()) if members[i] and members[j] else 0.0
+            assert float(found[i].double() @ found[j].double()) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -78,18 +78,15 @@ class ItemGraphModel(FreeVectorModel):
         self.num_item_layers = config.num_item_layers
         self.register_buffer("cold", torch.nonzero(inputs.cold_items).flatten(), persistent=False)
         self.take_content(inputs, config)
-        features = scaled_features(self.scaler, inputs)
-        self.graphs = nn.ModuleDict(
-            {
-                modality_key(name): ContentGraph(
-                    features.values[name],
-                    features.present[name] & ~inputs.cold_items,
-                    config.num_neighbours,
-                    weighted=weighted,
-                )
-                for name in self.modalities
-            }
-        )
+        self.graphs = nn.ModuleDict()
+        for name in self.modalities:
+            features = scaled_features(self.scaler, inputs, name)
+            self.graphs[modality_key(name)] = ContentGraph(
+                features.values[name],
+                features.present[name] & ~inputs.cold_items,
+                config.num_neighbours,
+                weighted=weighted,
+            )
 
     def graph_of(self, modality: str) -> ContentGraph:
         """Return the graph of a modality."""

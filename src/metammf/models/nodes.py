@@ -100,9 +100,16 @@ def fitted_scaler(
     return scaler
 
 
-def scaled_features(scaler: ContentScaler, inputs: Inputs) -> Content:
-    """Return the scaled features of all items, read a part at a time: none is held in two forms."""
-    values = {name: torch.empty(inputs.num_items, width) for name, width in scaler.out_widths.items()}
+def scaled_features(scaler: ContentScaler, inputs: Inputs, modality: str | None = None) -> Content:
+    """Return the scaled features of all items, read a part at a time: none is held in two forms.
+
+    Args:
+        scaler: Of the model.
+        inputs: Of the model.
+        modality: The one to return, where there is not to be room for all; None for all.
+    """
+    widths = scaler.out_widths if modality is None else {modality: scaler.out_widths[modality]}
+    values = {name: torch.empty(inputs.num_items, width) for name, width in widths.items()}
     present = {name: torch.empty(inputs.num_items, dtype=torch.bool) for name in values}
     for items in torch.split(torch.arange(inputs.num_items), _CHUNK_ROWS):
         part = scaler(inputs.content.rows(items))

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from metammf.nn.edge_weights import entry_products, weighted_product
 from metammf.nn.graph import SparseMatrix
-from metammf.nn.item_graph import BLOCK, nearest, nearest_known, normalized_graph
+from metammf.nn.item_graph import BLOCK, half_directions, nearest, nearest_known, normalized_graph
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -87,8 +87,7 @@ class ContentGraph(nn.Module):
         members = has_direction(features, members)
         found, cosines = nearest(features, num_neighbours, present=members, include_self=True, block=BLOCK)
         self.adjacency = SparseMatrix(normalized_graph(found, cosines, weighted=weighted))
-        directions = functional.normalize(features, dim=1).half()
-        self.register_buffer("directions", directions.masked_fill_(~members.unsqueeze(1), 0))
+        self.register_buffer("directions", half_directions(features, members))
         self.register_buffer("members", members)
         self.register_buffer("degrees", _strengths(found, cosines, weighted=weighted).sum(1))
 

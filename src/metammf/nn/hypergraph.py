@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from scipy import sparse
 from torch import Tensor, nn
-from torch.nn import functional
 
 from metammf.nn.content import modality_key
 from metammf.nn.graph import SparseMatrix
-from metammf.nn.item_graph import nearest, nearest_known
+from metammf.nn.item_graph import half_directions, nearest, nearest_known
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -76,8 +75,7 @@ class SimilarItems(nn.Module):
             values, present = content.values[name], content.present[name] & known
             found, cosines = nearest(values, num_neighbours, present=present, include_self=True)
             parts.append(_incidence(found, cosines))
-            directions = functional.normalize(values, dim=1).half()
-            self.register_buffer(f"directions_{modality_key(name)}", directions.masked_fill(~present.unsqueeze(1), 0))
+            self.register_buffer(f"directions_{modality_key(name)}", half_directions(values, present))
             self.register_buffer(f"present_{modality_key(name)}", present & values.ne(0).any(1))
         self.incidence = SparseMatrix(sparse.csr_array(sparse.hstack(parts)))
         ones = torch.ones(len(known), 1)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+from torch.nn import functional
 
 from metammf.errors import ConfigError, DataError
 from metammf.nn.selection import exactly_top
@@ -61,6 +62,17 @@ def nearest(
     """
     known = _Directions.of(features, present)
     return _nearest(known, known, k, block, leave_out_self=not include_self)
+
+
+@torch.no_grad()
+def half_directions(
+    features: Float[Tensor, "items width"], members: Bool[Tensor, " items"]
+) -> Float[Tensor, "items width"]:
+    """Return rows of length 1 in half precision, which moves a cosine by less than 0.001; zeros for items that are no members."""
+    directions = torch.zeros(features.shape, dtype=torch.float16, device=features.device)
+    for items in torch.split(members.nonzero().flatten(), _ROWS):
+        directions[items] = functional.normalize(features[items], dim=1).half()
+    return directions
 
 
 @torch.no_grad()
@@ -121,18 +133,20 @@ class _Directions:
     """The items that have a direction.
 
     Args:
-        items: Their indices, (n,), ascending.
-        rows: Their features as given, (n, F).
+        features: Of all items as given, (N, F): never copied as a whole, since of wide features no other copy may fit.
+        items: Indices of those that have a direction, (n,), ascending; their places among these are what the rest goes by.
         lengths: Float64, (n,).
         unit: Rows of length 1 in float32, (n, F).
-        count: Items in all.
     """
 
+    features: Tensor
     items: Tensor
-    rows: Tensor
     lengths: Tensor
     unit: Tensor
-    count: int
+
+    def rows(self, places: Tensor) -> Tensor:
+        """Return the features of those at these places, in float64."""
+        return self.features[self.items[places]].double()
 
     @classmethod
     def of(cls, features: Tensor, present: Tensor | None) -> _Directions:
@@ -146,12 +160,12 @@ class _Directions:
         if broken.any():
             raise DataError(f"features: row {int(broken.nonzero()[0, 0])} has no finite length")
         items = (present & (lengths > 0)).nonzero().flatten()
-        rows, lengths = (features, lengths) if len(items) == len(features) else (features[items], lengths[items])
-        unit = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
-        for start in range(0, len(rows), _ROWS):
-            part = slice(start, start + _ROWS)
-            unit[part] = (rows[part].double() / lengths[part, None]).float()
-        return cls(items, rows, lengths, unit, len(features))
+        found = cls(
+            features, items, lengths[items], features.new_empty(len(items), features.shape[1], dtype=torch.float32)
+        )
+        for places in torch.split(torch.arange(len(items), device=items.device), _ROWS):
+            found.unit[places] = (found.rows(places) / found.lengths[places, None]).float()
+        return found
 
 
 def _nearest(
@@ -159,9 +173,9 @@ def _nearest(
 ) -> tuple[Tensor, Tensor]:
     if min(k, block) < 1:
         raise ConfigError(f"neighbours and block must be at least 1, got {k} and {block}")
-    device = asking.rows.device
-    found = torch.full((asking.count, k), -1, dtype=torch.int64, device=device)
-    cosines = torch.full((asking.count, k), -torch.inf, device=device)
+    count, device = len(asking.features), asking.features.device
+    found = torch.full((count, k), -1, dtype=torch.int64, device=device)
+    cosines = torch.full((count, k), -torch.inf, device=device)
     if not len(known.items) or not len(asking.items):
         return found, cosines
     for places in torch.split(torch.arange(len(asking.items), device=device), max(1, block // len(known.items))):
@@ -204,9 +218,9 @@ def _lower_bound(rough: Tensor, k: int) -> Tensor:
 
 def _cosines(asking: _Directions, known: _Directions, rows: Tensor, columns: Tensor, block: int) -> Tensor:
     """Return the cosines of pairs, float32 (n,)."""
-    pairs = max(1, block // (4 * known.rows.shape[1]))
+    pairs = max(1, block // (4 * known.unit.shape[1]))
     parts = [
-        (asking.rows[row].double() * known.rows[column].double()).sum(1) / (asking.lengths[row] * known.lengths[column])
+        (asking.rows(row) * known.rows(column)).sum(1) / (asking.lengths[row] * known.lengths[column])
         for row, column in zip(torch.split(rows, pairs), torch.split(columns, pairs), strict=True)
     ]
     return torch.cat(parts).float()
@@ -227,14 +241,9 @@ def _exactly(
     asking: _Directions, known: _Directions, places: Tensor, k: int, leave_out_self: bool
 ) -> tuple[Tensor, Tensor]:
     """The same for rows that have many candidates nearly as near as the k-th: all their cosines in float64."""
-    rows = asking.rows[places].double() / asking.lengths[places, None]
-    values = torch.cat(
-        [
-            (rows @ part.double().T / lengths).float()
-            for part, lengths in zip(torch.split(known.rows, _ROWS), torch.split(known.lengths, _ROWS), strict=True)
-        ],
-        dim=1,
-    )
+    rows = asking.rows(places) / asking.lengths[places, None]
+    parts = torch.split(torch.arange(len(known.items), device=places.device), _ROWS)
+    values = torch.cat([(rows @ known.rows(part).T / known.lengths[part]).float() for part in parts], dim=1)
     if leave_out_self:
         values[torch.arange(len(places), device=places.device), places] = -torch.inf
     row, column = exactly_top(values, k).nonzero(as_tuple=True)
