@@ -291,24 +291,15 @@ class Outcome:
     failed: list[Job] = field(default_factory=list)
 
 
-# Feature columns, all modalities together, where results are older than `model.meta_hidden_dim`.
+# Feature columns, all modalities together, of the data sets whose results are older than `model.meta_hidden_dim`.
 COLUMNS = {"tiktok": 256}
 
 
 def is_of(config: RunConfig, found: Mapping[str, Any], bench: str) -> bool:
-    """Tell whether a result, by the config in it, is of what is asked for now.
+    """Tell whether a result, by the config in it, is of what is asked for now; a setting that is newer stood at its default."""
+    from metammf.experiments.config import from_mapping, same_run
 
-    A setting that is newer than the result stood at its default: the extractor of meta information was as wide as the features,
-    which is what one that may be as wide, or wider, comes to.
-    """
-    from metammf.experiments.config import from_mapping
-    from metammf.experiments.search_space import with_settings
-
-    before, key = from_mapping(found), "meta_hidden_dim"
-    most = getattr(config.model, key, None)
-    if most is not None and getattr(before.model, key, None) is None and COLUMNS.get(bench, math.inf) <= most:
-        before = with_settings(before, {f"model.{key}": most})
-    return before == config
+    return same_run(from_mapping(found), config, COLUMNS.get(bench, math.inf))
 
 
 def is_there(job: Job) -> bool:

@@ -312,6 +312,18 @@ def test_another_budget_or_protocol_is_another_comparison(finished, folder, opti
         run_comparison(plan(folder, **options), finished[1])
 
 
+def test_what_was_begun_before_a_setting_goes_on_where_the_setting_changes_nothing(folder, tmp_path):
+    """The extractor's limit is wider than the features, and so none."""
+    small = {**SETTINGS, "model.hidden_dims": [4], "model.embedding_dim": 4, "training.epochs": 1}
+    asked = {"models": ("metammf-mf",), "trials": 1, "seeds": 1}
+    before = run_comparison(plan(folder, settings=small, **asked), tmp_path / "out")
+    again = run_comparison(plan(folder, settings={**small, "model.meta_hidden_dim": 10_000}, **asked), tmp_path / "out")
+    assert outcome(again)["tests"] == outcome(before)["tests"]
+    assert again.models[0].seeds == before.models[0].seeds
+    with pytest.raises(RunError, match="was begun with other settings"):
+        run_comparison(plan(folder, settings={**small, "model.meta_hidden_dim": 1}, **asked), tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     "text", ["[]", "{}", '{"models": []}', '{"models": {}, "started": "then", "trial_share": "half"}']
 )

@@ -4,7 +4,15 @@ import pytest
 from pydantic import ValidationError
 
 from metammf.errors import ConfigError
-from metammf.experiments.config import RunConfig, from_mapping, load_recipe, merge, parse_settings, recipe_names
+from metammf.experiments.config import (
+    RunConfig,
+    from_mapping,
+    load_recipe,
+    merge,
+    parse_settings,
+    recipe_names,
+    same_run,
+)
 from metammf.models.metammf import MetaMMFConfig
 
 ASKED_FOR = {
@@ -139,3 +147,13 @@ def test_a_model_from_elsewhere_is_named_by_its_place(tmp_path, monkeypatch):
         merge("mf", {"model.name": "elsewhere:Mine", "model.spize": 0.1})
     with pytest.raises(ConfigError, match="cannot be imported"):
         merge("mf", {"model.name": "nowhere.models:MF"})
+
+
+@pytest.mark.parametrize(("columns", "same"), [(255, True), (256, True), (257, False)])
+def test_a_limit_that_is_as_wide_as_the_features_is_none(columns: int, same: bool) -> None:
+    limited = merge("metammf-lightgcn", {"model.meta_hidden_dim": 256}).config
+    without = merge("metammf-lightgcn", {"model.meta_hidden_dim": None}).config
+    assert same_run(limited, without, columns) is same
+    assert same_run(without, limited, columns) is same
+    assert not same_run(limited, merge("metammf-lightgcn", {"model.cp_rank": 3}).config, columns)
+    assert same_run(*[merge("mf").config] * 2, columns)

@@ -15,7 +15,7 @@ from metammf.data.dataset import Dataset
 from metammf.data.folder import save_dataset
 from metammf.experiments.compare import NOT_ASKED_FOR
 from metammf.experiments.comparison_results import ComparisonResults, LeftOut
-from metammf.experiments.config import SplitConfig
+from metammf.experiments.config import SplitConfig, from_mapping, same_run
 from metammf.experiments.contenders import contenders
 from metammf.experiments.profiles import PROFILES, profile_named
 from metammf.report.names import label
@@ -59,6 +59,21 @@ def test_every_comparison_can_be_asked_for(one: comparisons.Comparison) -> None:
     assert [contender.name for contender in found] == list(one.models)
     assert len({label(name) for name in one.models}) == len(one.models)
     assert measure.BENCHES[one.bench].folder().parent == measure.DATASETS
+
+
+@pytest.mark.parametrize("one", comparisons.COMPARISONS.values(), ids=comparisons.COMPARISONS)
+def test_what_is_kept_of_a_comparison_can_be_gone_on_with(one: comparisons.Comparison) -> None:
+    kept = comparisons.RESULTS / one.name / "plan.json"
+    if not kept.is_file():
+        pytest.skip(f"{one.name} has not been run yet")
+    plan = json.loads(kept.read_text(encoding="utf-8"))
+    found = ComparisonResults.read(kept.with_name("comparison.json"))
+    split = SplitConfig.model_validate(plan["split"])
+    asked = contenders(one.models, profile_named(one.profile), split, {}, tuple(found.data.modalities))
+    columns = sum(found.data.modalities.values())
+    assert {one.name for one in asked} <= plan["models"].keys()
+    for contender in asked:
+        assert same_run(from_mapping(plan["models"][contender.name]), contender.config, columns), contender.name
 
 
 def test_the_command_is_what_the_comparison_itself_says_made_it(here: Path) -> None:

@@ -35,7 +35,7 @@ from metammf.experiments.comparison_results import (
     ModelResult,
     PublishedFigure,
 )
-from metammf.experiments.config import from_mapping
+from metammf.experiments.config import from_mapping, same_run
 from metammf.experiments.contenders import Contender, contenders, left_out
 from metammf.experiments.environment import environment, short_source, source_hash
 from metammf.experiments.evaluating import EVALUATIONS
@@ -179,7 +179,9 @@ def run_comparison(
     out = Path(out)
     _refuse_foreign(out)
     with locked(out):
-        written = _agree(out / PLAN_FILE, plan, split_config, data_hash(dataset), able)
+        written = _agree(out / PLAN_FILE, plan, split_config, dataset, able)
+        # As it was begun, where that is the same run said otherwise.
+        able = [replace(one, config=from_mapping(written["models"][one.name], from_file=True)) for one in able]
         setting = _Setting(
             plan,
             profile,
@@ -226,11 +228,13 @@ def _refuse_foreign(out: Path) -> None:
         raise RunError(f"{out} exists and is not a comparison's folder (it has no {PLAN_FILE}): name another")
 
 
-def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, able: list[Contender]) -> dict[str, Any]:
+def _agree(
+    path: Path, plan: ComparisonPlan, split: SplitConfig, dataset: Dataset, able: list[Contender]
+) -> dict[str, Any]:
     """Write what is asked for, or check that it is what was begun; return what is written."""
     asked = {
         "format": FORMAT,
-        "data": sha256,
+        "data": data_hash(dataset),
         "profile": plan.profile,
         "split": split.model_dump(mode="json"),
         "minutes": plan.minutes,
@@ -249,10 +253,12 @@ def _agree(path: Path, plan: ComparisonPlan, split: SplitConfig, sha256: str, ab
                     f"{path.parent} holds a comparison with another {_ASKED[key]}: {before.get(key)!r}, and now {value!r} is"
                     " asked for; going on would choose again after the test part was read: name another folder"
                 )
+        columns = sum(dataset.features.widths.values())
         for name, config in before["models"].items():
-            if name in models and from_mapping(config, from_file=True) != from_mapping(models[name]):
+            begun = from_mapping(config, from_file=True)
+            if name in models and not same_run(begun, from_mapping(models[name]), columns):
                 raise RunError(f"{path.parent}: {name} was begun with other settings; name another folder")
-        models, started = {**before["models"], **models}, before["started"]
+        models, started = {**models, **before["models"]}, before["started"]
         share = before.get("trial_share", 1.0)  # a search goes on as it was begun, before there was a share too
     written = {**asked, "trial_share": share, "started": started, "models": models}
     write_json(path, written)

@@ -221,3 +221,19 @@ def from_mapping(tree: Mapping[str, Any], *, from_file: bool = False) -> RunConf
     parts["training"] = validated(TrainingConfig, parts.get("training", {}), "training.")
     parts["split"] = validated(SplitConfig, parts.get("split", {}), "split.")
     return validated(RunConfig, parts)
+
+
+def same_run(one: RunConfig, other: RunConfig, columns: float) -> bool:
+    """Tell whether two configs are of the same run on features of so many columns in all.
+
+    An extractor of meta information that may be as wide as the features, or wider, is as one without a limit, which all were that
+    are older than this setting.
+    """
+    return _without_idle_limit(one, columns) == _without_idle_limit(other, columns)
+
+
+def _without_idle_limit(config: RunConfig, columns: float) -> RunConfig:
+    limit = getattr(config.model, "meta_hidden_dim", None)
+    if limit is None or limit < columns:
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"meta_hidden_dim": None})})
