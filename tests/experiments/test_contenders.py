@@ -102,9 +102,15 @@ def test_names_that_would_share_a_folder_are_refused(made):
         made("mf+model.init_std=0.1", "mf++model.init_std=0.1".replace("++", "+ "))
 
 
+@pytest.mark.parametrize("name", ["mf+noise", "lightgcn+model.num_layers=1+shuffle", "ease+drop"])
+def test_a_placebo_of_a_model_that_reads_no_content_is_refused(made, name):
+    with pytest.raises(ConfigError, match=r"a placebo replaces features, and (mf|lightgcn|ease) reads none"):
+        made(name)
+
+
 def test_what_a_data_set_without_features_cannot_serve_is_told(made, dataset):
     bare = replace(dataset, catalog=replace(dataset.catalog, features=absent_features({}, dataset.num_items)))
     assert left_out(made("vbpr")[0], dataset) is None
     assert "it reads item content" in left_out(made("vbpr")[0], bare).reason
-    assert "a placebo replaces features" in left_out(made("mf+noise")[0], bare).reason
+    assert "it reads item content" in left_out(made("vbpr+noise")[0], bare).reason
     assert left_out(made("mf")[0], bare) is None

@@ -273,6 +273,9 @@ def test_a_placebo_needs_features(folder, tmp_path):
         train_run(merge("mf", {}, {"placebo": "noise"}), tmp_path / "bare", tmp_path / "run")
     with pytest.raises(ConfigError, match="no features"):
         train_run(merge("metammf-mf", SMALL), tmp_path / "bare", tmp_path / "run")
+    with pytest.raises(ConfigError, match="and mf reads none"):
+        train_run(merge("mf", {}, {"placebo": "noise"}), folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     assert not (tmp_path / "run").exists()
 
 

@@ -15,8 +15,7 @@ from metammf.errors import ConfigError, did_you_mean
 from metammf.experiments.comparison_results import LeftOut
 from metammf.experiments.config import RunConfig, merge, parse_settings
 from metammf.experiments.search_space import is_solved, search_space, with_settings
-from metammf.models.base import ContentModel
-from metammf.models.registry import model_type
+from metammf.models.registry import reads_content
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -67,8 +66,7 @@ class Contender:
     @property
     def content(self) -> bool:
         """Whether it reads item content."""
-        kind = model_type(self.config.model.name)
-        return "modalities" in kind.config_type.model_fields or issubclass(kind, ContentModel)
+        return reads_content(self.config.model.name)
 
 
 def split_names(words: Iterable[str]) -> list[str]:
@@ -120,8 +118,6 @@ def left_out(contender: Contender, dataset: Dataset) -> LeftOut | None:
         return None
     if contender.content:
         return LeftOut(contender.name, f"it reads item content, and {dataset.name} has no features")
-    if contender.config.placebo is not None:
-        return LeftOut(contender.name, f"a placebo replaces features, and {dataset.name} has none")
     return None
 
 
@@ -158,5 +154,7 @@ def _contender(
         raise ConfigError(f"{name!r}: {error}") from error
     if config.refit:
         raise ConfigError(f"{name!r}: a model that is refitted on validation cannot be compared")
+    if placebos and not reads_content(config.model.name):
+        raise ConfigError(f"{name!r}: a placebo replaces features, and {config.model.name} reads none")
     config = with_settings(config, {"training.metric": profile.chosen_by, "split": split.model_dump(), "seed": 0})
     return Contender(name, recipe, overrides, config, search_space(config, overrides, modalities))

@@ -41,6 +41,7 @@ from metammf.experiments.config import Merged, RunConfig, from_mapping
 from metammf.experiments.environment import environment
 from metammf.experiments.listeners import JsonlLog, TensorBoardLog
 from metammf.files import is_leftover, read_json, remove_leftovers, write_json
+from metammf.models.registry import reads_content
 from metammf.recommender import Recommender
 from metammf.recommender_files import FOLDER, MARKER, check_files
 from metammf.training.checkpoint import EpochRecord, has_checkpoint, remove_previous
@@ -371,6 +372,8 @@ def _with_placebo(development: Development, config: RunConfig) -> Development:
     features = development.catalog.features
     if not features.modalities:
         raise ConfigError("a placebo replaces features, and this data set has none")
+    if not reads_content(config.model.name):
+        raise ConfigError(f"a placebo replaces features, and {config.model.name} reads none")
     return development.with_features(features.placebo(config.placebo, config.seed))
 
 

@@ -75,6 +75,14 @@ def model_type(name: str, *, from_file: bool = False) -> type[Model] | type[Solv
     return kind
 
 
+def reads_content(name: str) -> bool:
+    """Whether a model reads item content: its config lets modalities be chosen, or it makes vectors of content."""
+    from metammf.models.base import ContentModel  # with it torch
+
+    kind = model_type(name)
+    return "modalities" in kind.config_type.model_fields or issubclass(kind, ContentModel)
+
+
 def needs_trust(name: str) -> str | None:
     """Return the module of a model from elsewhere that another process would not read from a file as things stand; else None."""
     module = name.partition(":")[0]
