@@ -21,7 +21,9 @@ def test_a_comparison_prints_who_leads_and_goes_on_where_it_was(metammf, groups,
     first = metammf(*asked)
     assert first.status == 0, first.err
     assert "two groups, profile metammf" in first.out
-    assert "recall@10: ease is" in first.out
+    assert "test, one seed; ordered by validation" in first.out.replace("\n", " ")
+    assert "Trained with one seed" in first.out
+    assert "Every other model is behind ease by a paired test over users." in first.out
     assert "trials (ended)" in first.out
     assert "2 (2)" in first.out
     assert "no. 0 is always the recipe as it stands" in first.out

@@ -35,7 +35,7 @@ def test_a_demo_from_end_to_end(metammf: Callable[..., Any], tmp_path: Path) -> 
             "1",
             f"{model['tables']['all']['ndcg@20']['mean']:.4f}",
         ]
-    assert told.err.startswith("10 models on a generated world, 1 at a time: about half an hour on two cores")
+    assert told.err.startswith("10 runs on a generated world, 1 at a time: about half an hour on two cores")
     assert told.out.splitlines()[-1] == str(out / "report.html")
     assert "metammf demo --seed 3" in (out / "report.html").read_text(encoding="utf-8")
 

@@ -312,6 +312,15 @@ def test_another_budget_or_protocol_is_another_comparison(finished, folder, opti
         run_comparison(plan(folder, **options), finished[1])
 
 
+def test_a_profile_named_for_another_split_says_so(folder, tmp_path, caplog):
+    asked = {"profile": "hkuds-tiktok", "models": ("popularity",)}
+    profile = run_comparison(plan(folder, **asked), tmp_path / "out").profile
+    assert (profile.name, profile.seen) == ("hkuds-tiktok", "train")
+    assert "another data set's published split" in profile.description
+    assert "TikTok split of DiffMM" not in profile.description + profile.comparable
+    assert "is not the split that it is named for" in caplog.text
+
+
 def test_what_was_begun_before_a_setting_goes_on_where_the_setting_changes_nothing(folder, tmp_path):
     """The extractor's limit is wider than the features, and so none."""
     small = {**SETTINGS, "model.hidden_dims": [4], "model.embedding_dim": 4, "training.epochs": 1}

@@ -8,7 +8,7 @@ from metammf.data.folder import load_dataset
 from metammf.data.importers.registry import import_dataset
 from metammf.errors import FileFormatError
 from metammf.experiments.comparison_results import PublishedFigure
-from metammf.experiments.published import published_for, read_published
+from metammf.experiments.published import is_elsewhere, published_for, read_published
 
 HEAD = "model,metric,value,picked_on,source\n"
 
@@ -55,6 +55,8 @@ def test_a_missing_file_is_told(tmp_path):
 def test_figures_of_another_split_are_not_laid_beside(folder):
     assert published_for("hkuds-tiktok", load_dataset(folder).split()) == ()
     assert published_for("mmrec", load_dataset(folder).split()) == ()
+    assert is_elsewhere("hkuds-tiktok", load_dataset(folder).split())
+    assert not is_elsewhere("mmrec", load_dataset(folder).split())
 
 
 def test_the_figures_of_tiktok_ship(real_data):

@@ -347,8 +347,8 @@ def test_who_was_hardly_searched_or_cut_short_is_named(comparison: ComparisonRes
     )
     told = findings(replace(comparison, models=models))
     assert (
-        "Hardly searched, since fewer than 3 of their trials ended: ease; vbpr. At the recipe as it stands: 1 of 2. What a longer"
-        " search would make of these models is not known."
+        "Hardly searched, since fewer than 3 of their trials ended: ease; vbpr. 1 of these 2 stand at their recipe as it is. What"
+        " a longer search would make of them is not known."
     ) in told
     assert (
         "Chosen from a trial that the budget cut short, whose epochs, in brackets, the final runs could not pass:"

@@ -83,8 +83,22 @@ def test_the_headline_says_where_it_does_not_hold(
 def test_a_loss_on_warm_clips_has_a_card_too(results: dict[str, Any]) -> None:
     for model in ("metammf-mf", "metammf-gcn"):
         outcome(results, "static", "warm", model, -0.02, 0.001)
-    (card,) = (card for card in words.cards(results) if card["label"].endswith("warm clips"))
-    assert (card["value"], card["kind"]) == ("−10.0%", "behind")
+    cards = {card["label"]: (card["value"], card["kind"]) for card in words.cards(results)}
+    assert cards["against its static twin, warm clips"] == ("−10.0%", "behind")
+
+
+def test_a_fusion_that_noise_beats_on_warm_clips_is_named_and_has_a_card(results: dict[str, Any]) -> None:
+    outcome(results, "placebo", "warm", "metammf-mf", -0.02, 0.001)
+    outcome(results, "placebo", "warm", "metammf-gcn", +0.02, 0.001)
+    told = next(text for text in words.findings(results) if text.startswith("Content "))
+    warm = told.partition(" On warm clips alone ")[2]
+    assert "MetaMMF_GCN (+10.0%)" in warm.partition(" ahead of the noise")[0]
+    assert "MetaMMF_MF (−10.0%)" in warm.partition(" ahead of the noise")[2].partition(" behind the noise")[0]
+    best = words.cards(results)[0]["model"]
+    (card,) = (card for card in words.cards(results) if card["label"] == "against itself fed noise, warm clips")
+    assert (card["value"], card["kind"]) == {"MetaMMF_GCN": ("+10.0%", "ahead"), "MetaMMF_MF": ("−10.0%", "behind")}[
+        best
+    ]
 
 
 def test_a_card_of_fewer_seeds_names_them(results: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ def compare(
 def _summarise(results: "ComparisonResults", path: Path) -> None:
     from metammf.cli.console import out, table
     from metammf.report.comparison_table import chosen_told, trials_told
-    from metammf.report.comparison_words import TRIALS_NOTE, searches
+    from metammf.report.comparison_words import TRIALS_NOTE, findings
 
     metrics = [f"{name}@{k}" for k in results.profile.ks for name in results.profile.metrics]
     shown = [name for name in metrics if name in results.profile.tested] or metrics
@@ -119,9 +119,8 @@ def _summarise(results: "ComparisonResults", path: Path) -> None:
         for one in ranked
     ]
     heads = [f"{metric}{'' if place == 'all' else f', {place}'}" for place in _tables(results) for metric in shown]
-    title = (
-        f"{results.data.name}, profile {results.profile.name}: test, mean ± deviation over seeds; ordered by validation"
-    )
+    seeds = "one seed" if len(results.budget.seeds) == 1 else "mean ± deviation over seeds"
+    title = f"{results.data.name}, profile {results.profile.name}: test, {seeds}; ordered by validation"
     columns = (
         "model",
         f"validation {results.profile.chosen_by}",
@@ -133,11 +132,10 @@ def _summarise(results: "ComparisonResults", path: Path) -> None:
     )
     table(columns, rows, title=title)
     out.print(TRIALS_NOTE)
-    for told in searches(results):
+    for told in findings(results):
         out.print(told)
     for one in results.left_out:
         out.print(f"left out: {one.name}: {one.reason}")
-    _say_who_leads(results, ranked)
     out.print(str(path.resolve()))
 
 
@@ -151,20 +149,3 @@ def _cell(model: "ModelResult", metric: str, place: str) -> str:
     if mean is None:
         return ""
     return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
-
-
-def _say_who_leads(results: "ComparisonResults", ranked: "list[ModelResult]") -> None:
-    """Say of each tested metric how far the first by validation is from the best other, and whether a test tells them apart."""
-    from metammf.cli.console import out
-
-    if len(ranked) < 2:
-        return
-    for one in results.improvements:
-        if one.model != ranked[0].name or one.table != "all" or one.percent is None:
-            continue
-        pair = {one.model, one.best_other}
-        tests = [
-            test for test in results.tests if (test.metric, test.table, {test.a, test.b}) == (one.metric, "all", pair)
-        ]
-        told = "".join(f" (p = {test.p_holm:.2g} after Holm's correction)" for test in tests)
-        out.print(f"{one.metric}: {one.model} is {one.percent:+.1f}% from the best other, {one.best_other}{told}")

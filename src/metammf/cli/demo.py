@@ -33,7 +33,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
         def progress(done: int, total: int, what: str) -> None:
             if not what:  # the folder is ours, and training begins
                 err.print(
-                    f"{plan.num_runs} models on a generated world, {num_workers(plan)} at a time: about half an hour on two"
+                    f"{plan.num_runs} runs on a generated world, {num_workers(plan)} at a time: about half an hour on two"
                     " cores, and some minutes until the first is done"
                 )
             show(done, total, what)

@@ -46,7 +46,7 @@ from metammf.experiments.measuring import data_summary
 from metammf.experiments.pair_tests import PairTests, improvements
 from metammf.experiments.profiles import profile_named
 from metammf.experiments.proposing import require_optuna
-from metammf.experiments.published import published_for, read_published
+from metammf.experiments.published import is_elsewhere, published_for, read_published
 from metammf.experiments.run import data_hash, locked, untouched
 from metammf.experiments.search_space import misfit, with_settings
 from metammf.experiments.tuning import (
@@ -168,6 +168,13 @@ def run_comparison(
     dataset = load_dataset(plan.data)
     split_config = profile.split(dataset)
     split = split_config.apply(dataset)
+    if is_elsewhere(profile.name, split):
+        log.warning(
+            "profile %s: %s is not the split that it is named for; nothing published is of this one",
+            profile.name,
+            dataset.name,
+        )
+        profile = profile.elsewhere()
     checks = audit(dataset, split)
     asked = contenders(plan.models, profile, split_config, plan.settings, dataset.features.modalities)
     if any(one.space for one in asked):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from metammf.errors import ConfigError, DataError, did_you_mean
@@ -59,6 +59,14 @@ class Profile:
                 f"profile {self.name}: {_lacks(self.methods[-1], dataset)}; the profiles that fit it: {others}"
             )
         return SplitConfig(method=allowed[0], cold_share=self.cold_share)
+
+    def elsewhere(self) -> Profile:
+        """Return the same lists, masks and metrics for a split that is not the one that it is named for."""
+        return replace(
+            self,
+            description=f"The lists, masks and metrics of {self.name}, on another data set's published split.",
+            comparable="Nothing published under this profile, which is of another split.",
+        )
 
     def _allowed(self, dataset: Dataset) -> list[SplitMethod]:
         return [method for method in self.methods if _lacks(method, dataset) is None]

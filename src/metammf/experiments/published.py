@@ -36,20 +36,28 @@ def read_published(path: Path) -> tuple[PublishedFigure, ...]:
         raise FileFormatError(path, f"cannot be read ({error})", "a CSV of published figures") from error
 
 
+def is_elsewhere(profile: str, split: Split) -> bool:
+    """Whether a profile that is named for one data set's split is asked for on another."""
+    return profile in _OF_SPLIT and _OF_SPLIT[profile] != _counts(split)
+
+
 def published_for(profile: str, split: Split) -> tuple[PublishedFigure, ...]:
     """Return the figures that ship for a profile, where the split is the one that they were measured on."""
-    counts = (
+    if profile not in _OF_SPLIT or is_elsewhere(profile, split):
+        return ()
+    name = f"{profile}.csv"
+    text = resources.files("metammf.experiments").joinpath("published_figures", name).read_text(encoding="utf-8")
+    return tuple(_rows(text.splitlines(), name))
+
+
+def _counts(split: Split) -> tuple[int, ...]:
+    return (
         split.catalog.num_users,
         split.catalog.num_items,
         len(split.train),
         len(split.validation),
         len(split.test),
     )
-    if _OF_SPLIT.get(profile) != counts:
-        return ()
-    name = f"{profile}.csv"
-    text = resources.files("metammf.experiments").joinpath("published_figures", name).read_text(encoding="utf-8")
-    return tuple(_rows(text.splitlines(), name))
 
 
 def _rows(lines: Iterable[str], path: str) -> list[PublishedFigure]:

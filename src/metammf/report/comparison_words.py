@@ -96,7 +96,7 @@ def _hardly_searched(results: ComparisonResults) -> str:
     recipes = sum(model.chosen_trial == 0 for model in few)
     return (
         f"Hardly searched, since fewer than {_FEW} of their trials ended: {'; '.join(model.name for model in few)}."
-        f" At the recipe as it stands: {recipes} of {len(few)}. What a longer search would make of these models is not known."
+        f" {recipes} of these {len(few)} stand at their recipe as it is. What a longer search would make of them is not known."
     )
 
 
@@ -184,7 +184,8 @@ def _level(results: ComparisonResults) -> str:
     if len(order) < 2 or not results.tests:
         return ""
     if not level:
-        return f"Every other model is behind {order[0].name} by a paired test over users."
+        apart = ", placebos apart," if any(one.placebo for one in results.models) else ""
+        return f"Every other model{apart} is behind {order[0].name} by a paired test over users."
     return f"Not to be told from {order[0].name} by a paired test over users: {listed(level)}."
 
 

@@ -176,11 +176,19 @@ def _content(results: Mapping[str, Any]) -> str:
         opening = "Content does not show: no fusion beats the same network fed noise in the place of its features"
     gains = [f"{change(row)} on {TABLE_NAMES[row['table']]}" for row in rows if row["model"] == rows[0]["model"]]
     label = next(model["label"] for model in results["models"] if model["key"] == rows[0]["model"])
-    warm = [verdict(row) for row in pick(results, "placebo", "warm")]
-    says = {"ahead": "ahead of", "behind": "behind", "level": "not to be told from"}
-    there = [f"{warm.count(kind)} {phrase}" for kind, phrase in says.items() if kind in warm]
-    apart = f" On warm clips alone, of {len(warm)} fusions {listed(there)} the noise." if there else ""
-    return f"{opening} ({label}: {listed(gains)}).{apart}"
+    return f"{opening} ({label}: {listed(gains)}).{_noise_on_warm(results)}"
+
+
+def _noise_on_warm(results: Mapping[str, Any]) -> str:
+    """Who is ahead of its placebo on warm clips and who is not, by name and with how far: there the ids tell much already."""
+    rows, names = pick(results, "placebo", "warm"), {model["key"]: model["label"] for model in results["models"]}
+    says = {"ahead": "ahead of the noise", "behind": "behind the noise", "level": "not to be told from it"}
+    there = []
+    for kind, phrase in says.items():
+        named = [f"{names[row['model']]} ({change(row)})" for row in rows if verdict(row) == kind]
+        if named:
+            there.append(f"{listed(named)} {'is' if len(named) == 1 else 'are'} {phrase}")
+    return f" On warm clips alone {listed(there)}." if there else ""
 
 
 def _recovered(results: Mapping[str, Any]) -> str:
@@ -240,6 +248,7 @@ def cards(results: Mapping[str, Any]) -> list[dict[str, str]]:
         ("static", "cold_among_all", "against its static twin, cold clips"),
         ("static", "warm", "against its static twin, warm clips"),
         ("placebo", "all", "against itself fed noise, all test clips"),
+        ("placebo", "warm", "against itself fed noise, warm clips"),
     )
     made = [
         {

@@ -7,13 +7,23 @@
   const look = () => {
     const text = colour("--soft"), ink = colour("--ink"), line = colour("--line"), grid = colour("--grid");
     const font = getComputedStyle(document.body).fontFamily, narrow = innerWidth < 600;
+    const longest = narrow ? Math.round(0.42 * innerWidth) : 400;
     return {
       background: "transparent", font,
       view: { stroke: null },
       axis: { labelColor: text, titleColor: text, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal",
-              gridColor: grid, domainColor: line, tickColor: line, labelLimit: narrow ? 150 : 400 },
+              gridColor: grid, domainColor: line, tickColor: line, labelLimit: longest },
       legend: { labelColor: ink, titleColor: text, labelFontSize: 12, labelLimit: 220, symbolSize: 90 },
     };
+  };
+
+  // Where there is no room for whole names, what tells them apart must not be what is cut.
+  const shorten = (part) => {
+    for (const [key, value] of Object.entries(part)) {
+      if (key === "values" || value === null || typeof value !== "object") continue;
+      if (value.field === "label" && value.axis) value.axis.labelExpr = "replace(datum.label, 'features replaced by ', '')";
+      shorten(value);
+    }
   };
 
   const draw = () => {
@@ -22,6 +32,7 @@
     for (const place of document.querySelectorAll("[data-chart]")) {
       const spec = drawn[place.dataset.chart];
       delete spec.config;
+      if (innerWidth < 600) shorten(spec);
       vegaEmbed(place, spec, { mode: "vega-lite", renderer: "svg", actions: false, config, theme: dark.matches ? "dark" : undefined,
                                tooltip: { theme: dark.matches ? "dark" : "light" } })
         .catch((error) => { place.textContent = "This figure cannot be drawn: " + error.message; place.classList.add("chart-error"); });
