@@ -12,6 +12,7 @@ from metammf.data.ids import IdMap
 from metammf.data.importers.registry import import_dataset
 from metammf.data.interactions import Interactions
 from metammf.data.lift import feature_lift
+from metammf.data.synthetic import generate_world
 
 NUM_USERS, NUM_ITEMS = 400, 300
 
@@ -53,6 +54,52 @@ def test_features_of_noise_and_misaligned_rows_are_not():
         assert abs(found.z) < 4
     shifted = ItemFeatures({"m": np.roll(dataset.features.matrices["m"], 1, axis=0)})
     assert abs(feature_lift(with_features(dataset, shifted), "m").z) < 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_in_order_are_not_doubted_where_few_items_tell_little(seed):
+    # A world whose modalities all tell taste, some too weakly for a few hundred items.
+    widths = {"visual": 64, "acoustic": 32, "textual": 48}
+    made = generate_world(users=500, items=300, interactions=10_000, seed=seed, modalities=widths, missing_share=0.0)
+    for draw in range(3):
+        verdicts = {feature_lift(made.dataset, modality, seed=draw).verdict for modality in widths}
+        assert verdicts <= {"follows taste", "weak", "unclear"}
+        assert "follows taste" in verdicts
+
+
+@pytest.mark.parametrize(
+    ("z", "spread", "verdict"),
+    [
+        (4.0, 0.001, "follows taste"),
+        (3.9, 0.001, "weak"),
+        (1.9, 0.005, "none"),
+        (1.9, 0.006, "unclear"),
+        (0.0, 0.009, "none"),
+        (0.0, 0.011, "unclear"),
+        (-3.0, 0.03, "none"),
+    ],
+)
+def test_rows_are_doubted_only_where_the_lift_is_small_for_certain(z, spread, verdict):
+    assert lift._verdict(z, spread) == verdict
+
+
+def test_pairs_among_few_items_are_drawn_several_times(monkeypatch):
+    dataset = world()
+    several = [feature_lift(dataset, "m", seed=seed) for seed in range(8)]
+    monkeypatch.setattr(lift, "_FEW_ITEMS", 0)
+    once = [feature_lift(dataset, "m", seed=seed) for seed in range(8)]
+    assert several[0].pairs > 5 * once[0].pairs
+    assert np.std([found.lift for found in several]) < np.std([found.lift for found in once])
+
+
+@pytest.mark.parametrize("few", [0, 100])
+def test_the_mean_cosine_is_that_of_a_naive_loop(few, monkeypatch):
+    monkeypatch.setattr(lift, "_FEW_ITEMS", few)
+    rng = np.random.default_rng(0)
+    rows = lift._unit_rows(rng.standard_normal((20, 5)))
+    first, second = rng.integers(20, size=(2, 50))
+    naive = np.mean([float(rows[one] @ rows[other]) for one, other in zip(first, second, strict=True)])
+    assert lift._mean_cosine_of(rows)(first, second) == pytest.approx(naive, abs=1e-6)
 
 
 def test_it_is_seeded():
@@ -115,7 +162,7 @@ def test_real_features_follow_taste_and_shuffled_ones_do_not(real_data, name):
         found = feature_lift(dataset, modality)
         assert found.z > 4
         assert abs(found.shuffled_z) < 4
-        assert abs(feature_lift(shuffled, modality).z) < 4
+        assert feature_lift(shuffled, modality).verdict == "none"
 
 
 def test_histories_are_the_kept_rows_of_the_drawn_users_in_order():

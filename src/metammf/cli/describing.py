@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 _VERDICTS = {
     "follows taste": "users watch what is alike by this modality",
-    "weak": "little of what users watch shows in this modality",
-    "none": "no relation to what users watch: are the rows in the items' order?",
+    "weak": "a little of what users watch shows in this modality",
+    "unclear": "cannot be told from chance on so little data",
+    "none": "no relation to what users watch, on data that would show one: are the rows in the items' order?",
     "constant": "all items have the same features: they tell nothing",
     "too few pairs": "too few pairs of items of one user to tell",
 }
