@@ -36,6 +36,13 @@ def test_a_table_for_a_user(
     assert "item item-0 for user user-0" in told.out
 
 
+def test_its_help_says_what_each_column_is(metammf: Callable[..., Any]) -> None:
+    told = " ".join(metammf("explain", "--help").out.split())
+    for column in ("leave_one_out", "gradient_x_input", "share"):
+        assert column in told
+    assert "below zero, the score is higher without the modality" in told
+
+
 def test_the_picture_of_a_pair_says_so(metammf: Callable[..., Any], dynamic: Path, tmp_path: Path) -> None:
     metammf("explain", dynamic, "--item", "item-0", "--user", "user-0", "--out", tmp_path / "why.svg")
     assert "item item-0 for user user-0" in (tmp_path / "why.svg").read_text(encoding="utf-8")

@@ -14,6 +14,13 @@ from cyclopts import App, CycloptsError
 
 from metammf.errors import MetaMMFError, out_of_memory
 
+_EXPLAIN = """Show how much each modality of an item counts, for its fused vector or for its score for a user.
+
+Of the columns, `leave_one_out` says how far the item's vector moves when the modality is taken away or, with --user or
+--watched, by how much the score falls: below zero, the score is higher without the modality, which speaks against the item.
+`gradient_x_input` is the modality's part of the vector's squared length, or of the score, to first order; below zero, it pulls
+the other way. `share` is the size of `leave_one_out`, its sign left out, over the sum of these sizes: all of them add up to 1."""
+
 app = App(
     name="metammf",
     help="Multimodal recommendation for micro-videos: import, train, evaluate, recommend, explain.",
@@ -30,7 +37,7 @@ app.command("metammf.cli.compare:compare", name="compare", help="Compare models:
 app.command("metammf.cli.recommend:recommend", name="recommend", help="Recommend items to users.")
 app.command("metammf.cli.similar:similar", name="similar", help="Show the items nearest to an item.")
 app.command("metammf.cli.embed:embed", name="embed", help="Turn items' content into vectors.")
-app.command("metammf.cli.explain:explain", name="explain", help="Show how much each modality counts.")
+app.command("metammf.cli.explain:explain", name="explain", help=_EXPLAIN)
 app.command("metammf.cli.runs:runs", name="runs", help="List runs.")
 app.command(
     "metammf.cli.study:study", name="study", help="Run one of the paper's studies; write table, figure and page."
