@@ -108,7 +108,7 @@ def test_a_new_user_by_what_it_watched(metammf, refused, dynamic, popular, group
     ("options", "told"),
     [
         (("--user", "user-99"), "unknown user id 'user-99' (did you mean 'user-9'?)"),
-        ((), "--all-users"),
+        ((), "expected one of --user ID... (users of the data set), --all-users, and --watched ID..."),
         (("--user", "user-1", "--all-users"), "--all-users"),
         (("--user", "user-1", "--watched", "item-1"), "--watched"),
         (("--user", "user-1", "-k", "0"), "k"),

@@ -61,7 +61,7 @@ def recommend(
 
     if bool(user) + all_users + bool(watched) != 1:
         raise ConfigError(
-            "name users with --user ID..., ask for --all-users, or name what a new one has --watched ID..."
+            "expected one of --user ID... (users of the data set), --all-users, and --watched ID... (what a new user has watched)"
         )
     user = list(dict.fromkeys(user or ()))  # nobody twice
     _check_out(out, engine, workers, all_users=all_users)

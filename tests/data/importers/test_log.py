@@ -256,7 +256,19 @@ HEAD = "user_id,item_id,timestamp,rating\n"
     [
         ("", {}, FileFormatError, "is empty"),
         (HEAD, {}, FileFormatError, "holds no interaction"),
-        ("user,item_id\na,b\n", {}, FileFormatError, "has no column 'user_id'"),
+        (
+            "user,item_id\na,b\n",
+            {},
+            FileFormatError,
+            r"has no column 'user_id' \(did you mean 'user'\?\); its .*; user_column \(--user-column\) names another",
+        ),
+        ("user_id,item\na,b\n", {}, FileFormatError, r"item_column \(--item-column\) names another"),
+        (
+            "user_id;item_id\na;b\n",
+            {},
+            FileFormatError,
+            "header 'user_id;item_id' is one column: .* by semicolons; expected commas in a file that ends in .csv",
+        ),
         (HEAD + "a,,1,1\n", {}, FileFormatError, "row 1, column 'item_id' is missing"),
         (
             HEAD + "a,b,soon,1\n",
@@ -304,7 +316,7 @@ def test_bad_items_are_refused(tmp_path):
     for text, message in (
         ("item_id\n1\n1\n", "row 2: item id 1 comes a second time"),
         ("item_id\n1\n", "row 1, column 'item_id' is 2: unknown item id"),
-        ("id\n1\n", "has no column 'item_id'"),
+        ("id\n1\n", "has no column 'item_id'.*--item-column"),
     ):
         with pytest.raises(FileFormatError, match=message):
             import_dataset(log, items=write(tmp_path, text, "items.csv"))

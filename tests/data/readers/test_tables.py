@@ -48,6 +48,12 @@ def test_a_name_with_wildcards_is_a_name(tmp_path):
     [
         ("a.csv", b"", "is empty; expected a table"),
         ("a.csv", b"idd,name\n1,x\n", "has no column 'id' .did you mean 'idd'.*its columns are idd, name"),
+        (
+            "a.tsv",
+            b"id,name\n1,x\n",
+            "header 'id,name' is one column: .* by commas; expected tabs in a file that ends in .tsv",
+        ),
+        ("a.csv", b"id|name\n1|x\n", "by vertical bars; expected commas in a file that ends in .csv"),
         ("a.csv", b"id,name\n1,x\n2,\xff\xfe\n", "line 3 is not UTF-8 text"),
         ("a.csv", b"id,name\n1,x,3,4\n", r"row 1 .line 2. has 4 fields; expected at most 2, as the header has"),
         ("a.inter", b"id\tname\n1\tx\ty\n", r"row 1 .line 2. has 3 fields"),

@@ -163,7 +163,7 @@ def _read_rows(
     if min_rating is not None and rating is None:
         raise FileFormatError(source, "has no column 'rating'", "one, since min_rating is asked for")
     wanted = _refuse_clash({"user": user, "item": item, "timestamp": timestamp, "rating": rating})
-    tables.require_columns(frame, wanted, source)
+    tables.require_columns(frame, wanted, source, {user: "user_column", item: "item_column"})
     values = {}
     if rating:
         values[rating] = Value(partial(tables.ratings, path=source), pl.Float32)
@@ -259,7 +259,7 @@ def _moments(column: pl.Series, source: Path, unit: str) -> NDArray[np.int64]:
 
 def _read_items(path: Path, item_column: str) -> pl.DataFrame:
     frame = tables.scan_table(path)
-    tables.require_columns(frame, (item_column,), path)
+    tables.require_columns(frame, (item_column,), path, {item_column: "item_column"})
     table = tables.collect(frame, path)
     table = table.with_columns(tables.ids(table[item_column], path).alias(item_column))
     repeated = table[item_column].is_first_distinct().not_()

@@ -22,7 +22,7 @@ from metammf.data.readers.text_faults import find_fault
 from metammf.errors import FileFormatError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,6 +32,8 @@ _MAX_COLUMNS = 4096
 # The table library would unpack these by itself, however much comes out: gzip, Zstandard, zlib at its three strengths.
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x78\x01", b"\x78\x9c", b"\x78\xda")
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 
@@ -112,18 +114,45 @@ def columns_of(frame: pl.LazyFrame) -> list[str]:
     return frame.collect_schema().names()
 
 
-def require_columns(frame: pl.LazyFrame, columns: Sequence[str], path: Path | str) -> None:
+def require_columns(
+    frame: pl.LazyFrame, columns: Sequence[str], path: Path | str, options: Mapping[str, str] | None = None
+) -> None:
     """Refuse a table that lacks a column.
 
+    Args:
+        frame: As `scan_table` returns it.
+        columns: The names that it must have.
+        path: For messages.
+        options: Of some columns, the importer's option that names another in its place.
+
     Raises:
-        FileFormatError: names the columns that are missing, and those that are there.
+        FileFormatError: names the columns that are missing, and those that are there; says where they stand apart by another
+            separator than the file's ending says.
     """
     there = columns_of(frame)
     for name in columns:
-        if name not in there:
-            raise FileFormatError(
-                path, f"has no column {name!r}{did_you_mean(name, there)}; its columns are {_listed(there)}"
-            )
+        if name in there:
+            continue
+        _refuse_separator(Path(path), there)
+        option = (options or {}).get(name)
+        remedy = f"; {option} (--{option.replace('_', '-')}) names another" if option else ""
+        raise FileFormatError(
+            path, f"has no column {name!r}{did_you_mean(name, there)}; its columns are {_listed(there)}{remedy}"
+        )
+
+
+def _refuse_separator(path: Path, there: Sequence[str]) -> None:
+    """Refuse a text whose header is one column since others separate its columns."""
+    if _is_parquet(path) or len(there) != 1:
+        return
+    expected = _SEPARATORS[_form_of(path)[0]]
+    other = next((words for separator, words in _SEPARATORS.items() if separator in there[0]), None)
+    if other is not None:
+        raise FileFormatError(
+            path,
+            f"its header {there[0]!r:.80} is one column: its columns seem to be separated by {other}",
+            f"{expected} in a file that ends in {path.suffix}",
+        )
 
 
 def _listed(names: Sequence[str]) -> str:
