@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from metammf.experiments.config import recipe_names
+from metammf.files import read_json, write_json
 
 
 def test_runs_are_listed_with_their_figures(metammf, groups, tmp_path):
@@ -29,6 +30,16 @@ def test_runs_are_listed_with_their_figures(metammf, groups, tmp_path):
     assert one.split() == [where, "popularity", "two", "groups", "published", "0", "finished", "recall@20"]
     assert three.split() == [str(tmp_path / "three"), "damaged"]
     assert two.split()[-1] == "1.000"
+
+
+def test_how_a_stopped_run_goes_on_is_told(metammf, groups, tmp_path):
+    metammf("train", groups, "--recipe", "popularity", "--out", tmp_path / "run")
+    assert metammf("runs", tmp_path).err == ""
+    record = read_json(tmp_path / "run" / "run.json")
+    write_json(tmp_path / "run" / "run.json", record | {"state": "training"})
+    outcome = metammf("runs", tmp_path)
+    assert "stopped" in outcome.out.split()
+    assert "--resume" in outcome.err
 
 
 def test_no_runs(metammf, refused, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 
 from metammf.data.dataset import Catalog
@@ -19,7 +20,7 @@ from metammf.experiments.config import merge
 from metammf.experiments.environment import source_hash
 from metammf.experiments.evaluating import evaluate_run
 from metammf.experiments.listing import list_runs
-from metammf.experiments.run import Run, RunOptions, train_run
+from metammf.experiments.run import LOCK, Run, RunOptions, train_run
 from metammf.recommender import Recommender
 from metammf.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -252,6 +253,36 @@ def test_the_lock_keeps_another_out_until_training_ends(folder, tmp_path):
     train_run(config, folder, out, RunOptions(listeners=(Told(second),)))
     assert refused == [f"{out} is in use by another process: wait until that ends, or name another folder"] * 2
     assert train_run(config, folder, out, RunOptions(resume=True)).finished
+
+
+def test_a_run_that_no_process_holds_is_stopped(folder, tmp_path):
+    config, out = merge("metammf-mf", SMALL | {"training.epochs": 4}), tmp_path / "run"
+    states = []
+
+    def look(_record):
+        states.append(list_runs(tmp_path)[0]["state"])
+
+    train_run(config, folder, tmp_path / "other", RunOptions(listeners=(Told(look),)))
+    assert states[0] == "training"
+    shutil.rmtree(tmp_path / "other")
+    interrupted_after(2, config, folder, out)
+    assert [row["state"] for row in list_runs(tmp_path)] == ["stopped"]
+    (out / ".lock").unlink(missing_ok=True)  # as in a copy of the folder
+    assert [row["state"] for row in list_runs(tmp_path)] == ["stopped"]
+    train_run(config, folder, out, RunOptions(resume=True))
+    assert [row["state"] for row in list_runs(tmp_path)] == ["finished"]
+
+
+def test_who_only_looks_does_not_keep_training_out(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("metammf.experiments.run._PATIENCE", 30)  # on a slow machine too
+    config, out = merge("popularity"), tmp_path / "run"
+    out.mkdir()
+    glance = FileLock(out / LOCK, thread_local=False)
+    glance.acquire()
+    timer = threading.Timer(0.05, glance.release)
+    timer.start()
+    assert train_run(config, folder, out).finished
+    timer.join()
 
 
 def test_a_model_that_does_not_fit_leaves_no_run(folder, tmp_path):

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from metammf.errors import ForeignModelError, MetaMMFError
 from metammf.experiments.evaluating import EVALUATIONS
-from metammf.experiments.run import RUN_FILE, Run
+from metammf.experiments.run import RUN_FILE, Run, is_free
 from metammf.files import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+STOPPED = "stopped"
+
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
     """Return one row a run, by name; what is damaged, or of a model from elsewhere, is listed as such, test figures of refitted
-    ones apart.
+    ones apart. A run that is not finished is `training` where a process is at it, else `STOPPED`.
     """
     rows = [_row(entry.parent) for entry in sorted(folder.rglob(RUN_FILE))]
     if all(row["refitted"] is None for row in rows):
@@ -37,7 +39,7 @@ def _row(path: Path) -> dict[str, Any]:
             "data": run.record["data"]["name"],
             "split": run.record["split"]["method"],
             "seed": config.seed,
-            "state": ", ".join(filter(None, [run.record["state"], config.placebo, "refit" if config.refit else None])),
+            "state": ", ".join(filter(None, [_state(run), config.placebo, "refit" if config.refit else None])),
             "epoch": run.record.get("epochs"),
             "metric": config.training.metric,
             "validation": _chosen(run),
@@ -48,6 +50,11 @@ def _row(path: Path) -> dict[str, Any]:
     except (MetaMMFError, KeyError, TypeError, AttributeError):  # a file that is not what it should be
         row["state"] = "damaged"
     return row
+
+
+def _state(run: Run) -> str:
+    recorded = str(run.record["state"])
+    return STOPPED if recorded == "training" and is_free(run.path) else recorded
 
 
 def _title(model: dict[str, Any]) -> str:

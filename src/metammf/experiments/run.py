@@ -65,6 +65,7 @@ ENVIRONMENT = "environment.json"
 CHECKPOINT = "checkpoint.safetensors"
 REFIT_CHECKPOINT = "refit.safetensors"
 LOCK = ".lock"
+_PATIENCE = 0.2  # seconds: who looks whether a folder is free holds it for an instant
 _NOTHING_TO_DO = "nothing to do"
 
 log = logging.getLogger(__name__)
@@ -353,7 +354,7 @@ def locked(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
-    lock = FileLock(out / LOCK, timeout=0)
+    lock = FileLock(out / LOCK, timeout=_PATIENCE)
     try:
         lock.acquire()
     except Timeout as error:
@@ -364,6 +365,17 @@ def locked(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_free(out: Path) -> bool:
+    """Whether no process holds the folder; False too where that cannot be told, since nothing may be written there."""
+    if not (out / LOCK).exists():
+        return True
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            return True
+    except (Timeout, OSError):
+        return False
 
 
 def _with_placebo(development: Development, config: RunConfig) -> Development:
