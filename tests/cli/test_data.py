@@ -154,6 +154,12 @@ def test_help_is_quick():
         assert command in done.stdout
 
 
+def test_a_log_is_named_after_the_folder_that_it_is_imported_into(tmp_path, log, capsys):
+    call("import", log, tmp_path / "clips")
+    assert capsys.readouterr().out.startswith("clips: 30 users")
+    assert load_dataset(tmp_path / "clips").name == "clips"
+
+
 def test_a_name_and_a_licence_are_kept(tmp_path, log):
     call("import", log, tmp_path / "out", "--name", "mine", "--licence", "CC0")
     dataset = load_dataset(tmp_path / "out")

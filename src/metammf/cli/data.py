@@ -87,7 +87,7 @@ def import_(
     format
         Recognised where it can be.
     name
-        Of the data set; its folder's or file's where not given.
+        Of the data set; where not given, that of the source, and of a log, whose file may be named anything, that of OUT.
     licence
         Under which the data may be used, to be kept with them.
     """
@@ -100,7 +100,8 @@ def import_(
     with _working(f"importing {source.name}") as progress:
         dataset = import_dataset(source, format, progress=progress, **chosen)
         provenance = dataset.provenance if licence is None else {**dataset.provenance, "licence": licence}
-        dataset = replace(dataset, name=dataset.name if name is None else name, provenance=provenance)
+        usual = out.resolve().name if provenance["format"] == "log" else dataset.name
+        dataset = replace(dataset, name=usual if name is None else name, provenance=provenance)
         save_dataset(dataset, out, progress=progress)
     sys.stdout.write(_summary(dataset, out, provenance.get("notes", ())))
 
