@@ -27,7 +27,7 @@ def test_runs_are_listed_with_their_figures(metammf, groups, tmp_path):
     ]
     one, three, two = lines[1:]
     where = str(tmp_path / "deep" / "one")
-    assert one.split() == [where, "popularity", "two", "groups", "published", "0", "finished", "recall@20"]
+    assert one.split() == [where, "popularity", "two", "groups", "published", "0", "finished", "recall@20", "1.000"]
     assert three.split() == [str(tmp_path / "three"), "damaged"]
     assert two.split()[-1] == "1.000"
 

@@ -100,6 +100,22 @@ def test_a_solved_model_accepts_training_settings_and_ignores_them(metammf, grou
     assert "evaluate" in metammf("train", groups, "--recipe", "p3", "--out", tmp_path / "p3").out
 
 
+def test_what_a_solved_model_reaches_on_validation_is_told_and_kept(metammf, groups, tmp_path):
+    words = ("train", groups, "--recipe", "ease", "--set", "training.metric=ndcg@5", "--out")
+    told = metammf(*words, tmp_path / "run")
+    assert told.status == 0
+    kept = read_json(tmp_path / "run" / "evaluation" / "validation-train.json")["metrics"]
+    assert {"ndcg@5", "ndcg@10", "ndcg@20"} <= kept.keys()
+    shown = dict(line.split() for line in told.out.splitlines() if "@" in line)
+    assert {name.partition("@")[0] for name in shown} == {
+        *("hit_rate", "map", "micro_recall", "mrr", "ndcg", "precision", "recall")
+    }
+    assert float(shown["ndcg@5"]) == pytest.approx(kept["ndcg@5"], abs=1e-3)
+    assert metammf("runs", tmp_path).out.splitlines()[-1].split()[-1] == shown["ndcg@5"]
+    again = metammf(*words, tmp_path / "refitted", "--refit")
+    assert (again.status, "@" in again.out) == (0, False)
+
+
 def test_tables_are_sharded_under_torchrun_alone(refused, groups, tmp_path):
     assert "torchrun" in refused("train", groups, "--recipe", "mf", "--shard-tables", "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from metammf.experiments.config import Merged
     from metammf.experiments.run import Run
 
@@ -129,6 +131,26 @@ def _show(merged: "Merged") -> None:
     table(("setting", "value", "from"), rows)
 
 
+def _validation(run: "Run") -> "Mapping[str, float]":
+    """Return what a solved model reaches on validation, which no epoch has looked at; nothing where there is none to look at."""
+    from metammf.cli.console import bar
+    from metammf.experiments.evaluating import evaluate_run
+
+    if run.config.refit or not run.record["split"]["validation"]:
+        return {}
+    k = int(run.config.training.metric.partition("@")[2])
+    with bar("ranking users") as progress:
+        task = progress.add_task("validation", total=None, note="")
+        found = evaluate_run(
+            run,
+            part="validation",
+            ks=sorted({10, 20, k}),
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    # Those that training looks at: what a user's list can tell.
+    return {name: value for name, value in found.metrics.items() if name in found.per_user.columns}
+
+
 def _report(run: "Run") -> None:
     from metammf.cli.console import out, table
     from metammf.files import read_json
@@ -136,8 +158,9 @@ def _report(run: "Run") -> None:
 
     chosen = read_json(run.path / "metrics.json")["chosen"]
     out.print(f"{run.config.model.name} trained in {run.record['seconds']:.0f} s: {run.path}")
-    if chosen and chosen["metrics"]:
-        table(("validation", f"epoch {chosen['epoch']}"), sorted(chosen["metrics"].items()))
+    metrics, what = (chosen["metrics"], f"epoch {chosen['epoch']}") if chosen else (_validation(run), "solved")
+    if metrics:
+        table(("validation", what), sorted(metrics.items()))
     module = needs_trust(run.config.model.name)
     trusted = "" if module is None else f"METAMMF_MODELS={shlex.quote(module)} "
     out.print(f"next: {trusted}metammf evaluate {shlex.quote(str(run.path))}")

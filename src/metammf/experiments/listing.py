@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from metammf.errors import ForeignModelError, MetaMMFError
 from metammf.experiments.evaluating import EVALUATIONS
-from metammf.experiments.run import RUN_FILE, Run, is_free
+from metammf.experiments.run import METRICS, RUN_FILE, Run, is_free
 from metammf.files import read_json
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _row(path: Path) -> dict[str, Any]:
     row["run"] = str(path)
     try:
         run = Run.load(path)
-        config = run.config
+        config, metric = run.config, run.config.training.metric
         row |= {
             "model": _title(config.model.model_dump()),
             "data": run.record["data"]["name"],
@@ -41,9 +41,9 @@ def _row(path: Path) -> dict[str, Any]:
             "seed": config.seed,
             "state": ", ".join(filter(None, [_state(run), config.placebo, "refit" if config.refit else None])),
             "epoch": run.record.get("epochs"),
-            "metric": config.training.metric,
+            "metric": metric,
             "validation": _chosen(run),
-            "refitted" if config.refit else "test": _test(path, config.training.metric),
+            "refitted" if config.refit else "test": _found(path, "test", ("train+validation", "train"), metric),
         }
     except ForeignModelError as error:
         row |= {"model": error.model, "state": f"not read (METAMMF_MODELS={error.module} reads it)"}
@@ -62,14 +62,16 @@ def _title(model: dict[str, Any]) -> str:
 
 
 def _chosen(run: Run) -> float | None:
-    path = run.path / "metrics.json"
+    """Return the validation value of the epoch taken; of a model that is solved, what was found in the end."""
+    path, metric = run.path / METRICS, run.config.training.metric
     chosen = read_json(path)["chosen"] if path.is_file() else None
-    return chosen["metrics"].get(run.config.training.metric) if chosen else None
+    return chosen["metrics"].get(metric) if chosen else _found(run.path, "validation", ("train",), metric)
 
 
-def _test(path: Path, metric: str) -> float | None:
-    for seen in ("train+validation", "train"):
-        file = path / EVALUATIONS / f"test-{seen}.json"
+def _found(path: Path, part: str, maskings: tuple[str, ...], metric: str) -> float | None:
+    """Return the value of the first evaluation that is kept beside the run, None where there is none."""
+    for seen in maskings:
+        file = path / EVALUATIONS / f"{part}-{seen}.json"
         if file.is_file():
             return read_json(file)["metrics"].get(metric)
     return None
