@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 
 from metammf.cli.main import main
 from metammf.data.dataset import Dataset
+from metammf.data.features import absent_features
 from metammf.data.folder import save_dataset
 from metammf.testing.data import taste_groups
 
@@ -129,6 +130,16 @@ def unsplit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same without a split."""
     folder = tmp_path_factory.mktemp("data") / "unsplit"
     save_dataset(two_groups(parts=False), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def featureless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without features."""
+    folder = tmp_path_factory.mktemp("data") / "featureless"
+    whole = two_groups()
+    catalog = replace(whole.catalog, features=absent_features({}, whole.num_items))
+    save_dataset(replace(whole, catalog=catalog), folder)
     return folder
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from metammf.errors import TrainingError
 from metammf.experiments.study_jobs import StudyOptions
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """All in this process: what is looked at is what is told, not memory."""
     monkeypatch.setattr("metammf.experiments.study_jobs.StudyOptions", functools.partial(StudyOptions, apart=False))
+
+
+def _of_training(small: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the settings that any model has."""
+    return tuple(word for word in small if word.startswith("training.") for word in ("--set", word))
 
 
 def test_a_study_from_end_to_end_and_its_report_again(
@@ -45,6 +51,25 @@ def test_a_study_from_end_to_end_and_its_report_again(
     assert (out / "report.html").read_text(encoding="utf-8") == page
 
 
+def test_models_of_ids_alone_have_no_number_among_cold_items(
+    metammf: Callable[..., Any], groups: Path, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    recipes = [word for name in ("metammf-mf", "popularity", "ease") for word in ("--recipe", name)]
+    told = metammf("study", "overall", groups, "--out", out, *recipes, "--seeds", 1, *_of_training(small))
+    assert told.status == 0, told.err
+    found = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    assert [row["content"] for row in found["rows"]] == [True, False, False]
+    cells = {
+        name: len(line.split())
+        for line in told.out.splitlines()
+        for name in ("metammf-mf", "popularity", "ease")
+        if line.startswith(f"{name} ") and line[-1].isdigit()
+    }
+    # The name, all, cold among all, cold among cold, the parameters.
+    assert cells == {"metammf-mf": 5, "popularity": 4, "ease": 4}
+
+
 def test_who_cannot_tell_cold_items_apart_has_no_number_among_them(
     metammf: Callable[..., Any], groups: Path, small: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -55,6 +80,50 @@ def test_who_cannot_tell_cold_items_apart_has_no_number_among_them(
     cells = {words[0]: len(words) for words in (row.replace("its ", "").split() for row in rows)}
     # The name, all, cold among all, cold among cold, the parameters.
     assert cells == {"features": 5, "shuffled": 5, "noise": 5, "dropped": 4}
+
+
+def test_a_study_none_of_whose_variants_can_be_run_is_refused(
+    refused: Callable[..., str], featureless: Path, tmp_path: Path
+) -> None:
+    message = refused("study", "fusion", featureless, "--out", tmp_path / "out", "--seeds", 1)
+    assert message == "study fusion: no variant can be run: it reads item content, and two groups has no features"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_with_a_variant_that_can_be_run_goes_on(
+    metammf: Callable[..., Any], featureless: Path, tmp_path: Path
+) -> None:
+    words = ["study", "overall", featureless, "--out", tmp_path / "out", "--recipe", "popularity", "--recipe", "vbpr"]
+    told = metammf(*words)
+    assert told.status == 0, told.err
+    assert "vbpr failed: the model takes content, and this data set has no features" in told.out
+
+
+def test_a_study_that_came_to_nothing_is_no_success(
+    metammf: Callable[..., Any], groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(*_: Any, **__: Any) -> None:
+        raise TrainingError("the loss is not finite")
+
+    monkeypatch.setattr("metammf.experiments.study_jobs.train_run", diverging)
+    out = tmp_path / "out"
+    told = metammf("study", "overall", groups, "--out", out, "--recipe", "popularity", "--recipe", "ease")
+    assert told.status == 2
+    assert "ease failed: the loss is not finite" in told.out
+    assert (out / "report.html").is_file()
+    assert told.err.splitlines()[-1] == f"metammf: {out}: no variant came to an end; beside each stands why"
+
+
+def test_a_map_of_conditions_that_came_to_nothing_is_no_success(
+    metammf: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(*_: Any, **__: Any) -> None:
+        raise TrainingError("the loss is not finite")
+
+    monkeypatch.setattr("metammf.experiments.study_jobs.train_run", diverging)
+    told = metammf("study", "conditions", "--out", tmp_path, "--vary", "cold=0.2", "--users", 30, "--items", 120)
+    assert told.status == 2
+    assert told.err.splitlines()[-1].endswith("no variant came to an end; beside each stands why")
 
 
 def test_a_map_of_conditions_with_a_real_set(

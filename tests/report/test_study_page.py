@@ -173,13 +173,13 @@ def test_what_cannot_tell_cold_items_apart_has_no_say_among_them() -> None:
         return replace(one, seeds=tuple(replace(s, test={**s.test, AMONG_COLD: {"ndcg@20": ndcg}}) for s in one.seeds))
 
     rows = (among_cold(row("one", 0.1), 0.3), among_cold(row("ids", 0.1), 0.0), among_cold(row("two", 0.1), 0.2))
-    rows += (among_cold(row("dropped", 0.1, placebo="drop"), 0.4),)
-    pairs = (("one", "ids"), ("one", "two"), ("one", "dropped"))
+    rows += (among_cold(row("dropped", 0.1, placebo="drop"), 0.4), among_cold(row("ease", 0.1, content=False), 0.5))
+    pairs = (("one", "ids"), ("one", "two"), ("one", "dropped"), ("one", "ease"))
     tests = tuple(pair_of(*pair, 0.01, table) for pair in pairs for table in ("all", AMONG_COLD))
     found = study_without_guesses(study(rows=rows, tests=tests))
     assert [row.key for row in found.rows if AMONG_COLD in row.seeds[0].test] == ["one", "two"]
     assert [(one.table, one.b) for one in found.tests if one.table == AMONG_COLD] == [(AMONG_COLD, "two")]
-    assert [one.p_holm for one in found.tests] == pytest.approx([0.04] * 4)
+    assert [one.p_holm for one in found.tests] == pytest.approx([0.05] * 5)
     assert study_page(study(rows=rows, tests=tests)) == study_page(found)
 
 
@@ -206,6 +206,17 @@ def test_the_files_of_a_study(tmp_path: Path) -> None:
     svg = (tmp_path / "figure.svg").read_text(encoding="utf-8")
     assert svg.startswith("<svg")
     assert "CP rank against dense" in svg
+
+
+def test_a_study_from_before_rows_told_who_reads_content_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    study().write(path)
+    older = json.loads(path.read_text(encoding="utf-8"))
+    for one in older["rows"]:
+        del one["content"]
+    path.write_text(json.dumps(older), encoding="utf-8")
+    assert [one.content for one in StudyResults.read(path).rows] == [None] * 3
+    assert write_again(tmp_path).is_file()
 
 
 def test_the_report_of_a_folder_is_made_again(tmp_path: Path) -> None:

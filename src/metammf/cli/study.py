@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from metammf.experiments.conditions import ConditionsAsk
     from metammf.experiments.study_jobs import StudyOptions
-    from metammf.experiments.study_results import StudyResults
+    from metammf.experiments.study_results import StudyResults, StudyRow
 
 Texts = Annotated[list[str] | None, Parameter(negative="")]
 CONDITIONS = "conditions"
@@ -180,6 +182,19 @@ def _one_data_set(
     with steps(f"study {name}") as show, going_on(out):
         results = run_study(plan, folder, out, options, command=command, progress=show)
     _summarise(results, write_study(results, out))
+    _refuse_nothing(results.rows, out)
+
+
+def _refuse_nothing(rows: "Iterable[StudyRow]", out: Path) -> None:
+    """Say last, after the page that tells of each, that there is no result.
+
+    Raises:
+        RunError: all variants have failed.
+    """
+    from metammf.errors import RunError
+
+    if all(row.failed is not None for row in rows):
+        raise RunError(f"{out}: no variant came to an end; beside each stands why")
 
 
 def _conditions(ask: "ConditionsAsk", out: Path, options: "StudyOptions", command: str) -> None:
@@ -199,6 +214,7 @@ def _conditions(ask: "ConditionsAsk", out: Path, options: "StudyOptions", comman
     for finding in findings(results):
         console.out.print(finding)
     console.out.print(str(page.resolve()))
+    _refuse_nothing((row for one in results.conditions for row in one.models.values()), out)
 
 
 def _choices(pairs: list[str]) -> dict[str, tuple[Any, ...]]:

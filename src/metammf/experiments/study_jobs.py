@@ -21,6 +21,7 @@ from metammf.errors import ConfigError, RunError
 from metammf.experiments.clusters import cluster_quality
 from metammf.experiments.comparison_results import Trial
 from metammf.experiments.config import merge
+from metammf.experiments.contenders import Contender, left_out
 from metammf.experiments.evaluating import evaluated_once
 from metammf.experiments.failures import why_failed
 from metammf.experiments.finals import seed_result
@@ -40,10 +41,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from metammf.data.dataset import Dataset
     from metammf.evaluation.evaluate import Seen
     from metammf.evaluation.result import Evaluation
     from metammf.experiments.comparison_results import SeedResult
-    from metammf.experiments.config import Merged
+    from metammf.experiments.config import Merged, RunConfig
     from metammf.experiments.studies import Variant
     from metammf.experiments.study_results import ClusterQuality
     from metammf.experiments.workers import Death
@@ -171,6 +173,24 @@ def _solved(variant: Variant) -> bool:
 def _seeds(variant: Variant, options: StudyOptions) -> range:
     drawn = not _solved(variant) or variant.placebo in ("noise", "shuffle")
     return range(options.seed, options.seed + (options.num_seeds if drawn else 1))
+
+
+def _as_contender(variant: Variant, config: RunConfig) -> Contender:
+    """A variant as comparisons see it, where it is said who reads content, and whom a data set cannot serve."""
+    return Contender(variant.label, variant.recipe, variant.settings, config, {})
+
+
+def refuse_unable(study: str, variants: Sequence[Variant], options: StudyOptions, dataset: Dataset) -> None:
+    """Refuse a study none of whose variants a data set can serve; where it can serve some, the others are rows that say why.
+
+    Raises:
+        ConfigError: it can serve none.
+    """
+    configs = [config_of(one, options.settings, options.seed).config for one in variants]
+    unable = [left_out(_as_contender(*pair), dataset) for pair in zip(variants, configs, strict=True)]
+    reasons = dict.fromkeys(one.reason for one in unable if one is not None)
+    if None not in unable:
+        raise ConfigError(f"study {study}: no variant can be run: {'; '.join(reasons)}")
 
 
 def check_metric(metric: str) -> None:
@@ -328,6 +348,7 @@ def _row(variant: Variant, trials: list[Trial], chosen: dict[str, Any], found: l
         seeds=tuple(one.result for one in whole if one.result is not None),
         clusters=tuple(one.clusters for one in whole if one.clusters is not None),
         failed=failed,
+        content=_as_contender(variant, found[0].job.merged.config).content,
     )
 
 

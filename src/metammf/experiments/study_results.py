@@ -61,6 +61,7 @@ class StudyRow:
         seeds: The final runs, one a seed; empty where it failed.
         clusters: Of each final run, how its fused vectors keep groups of items together; empty where that was not looked at.
         failed: Why there is no final run.
+        content: Whether its model reads item content; None in a file that is older than this.
     """
 
     __pydantic_config__ = _STRICT
@@ -78,6 +79,7 @@ class StudyRow:
     seeds: tuple[SeedResult, ...]
     clusters: tuple[ClusterQuality, ...] = ()
     failed: str | None = None
+    content: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,16 @@ from metammf.experiments.measuring import data_summary
 from metammf.experiments.pair_tests import as_pair
 from metammf.experiments.run import data_hash
 from metammf.experiments.studies import config_of
-from metammf.experiments.study_jobs import STUDY_FILE, Runs, StudyOptions, all_tried, check_metric, held, make_rows
+from metammf.experiments.study_jobs import (
+    STUDY_FILE,
+    Runs,
+    StudyOptions,
+    all_tried,
+    check_metric,
+    held,
+    make_rows,
+    refuse_unable,
+)
 from metammf.experiments.study_results import Mapped, StudyResults
 
 if TYPE_CHECKING:
@@ -61,7 +70,7 @@ def run_study(
         progress: Called with the runs done, how many there are, and what was done last.
 
     Raises:
-        ConfigError: a setting does not exist, or does not fit.
+        ConfigError: a setting does not exist, or does not fit, or the data set can serve no variant.
         DataError: the data cannot be read or split, or `out` is somebody else's.
         RunError: `out` is in use or holds another study, or a process was told to end.
         WriteError: the disk is full, for one.
@@ -73,6 +82,7 @@ def run_study(
     dataset = load_dataset(data)
     split = configs[0].config.split.apply(dataset)
     check_metric(options.metric)
+    refuse_unable(plan.name, plan.variants, options, dataset)
     with held(out, plan.name, data_hash(dataset)):
         groups = _groups(plan, data, split, options)
         looked_at = None if groups is None else (groups.items, groups.own)

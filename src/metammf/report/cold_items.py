@@ -57,9 +57,12 @@ def without_guesses(results: ComparisonResults) -> ComparisonResults:
 def study_without_guesses(results: StudyResults) -> StudyResults:
     """Return a study the same way.
 
-    Its rows do not say who reads content: silent are those that never recommend a cold item or had their features dropped.
+    Rows that are older than their word of who reads content are silent where they had their features dropped or never recommend
+    a cold item, and else are taken to read it.
     """
-    silent = {row.key for row in results.rows if row.placebo == "drop" or recommends_none(row.seeds)}
+    silent = {
+        row.key for row in results.rows if row.content is False or row.placebo == "drop" or recommends_none(row.seeds)
+    }
     rows = tuple(_without_table(row) if row.key in silent else row for row in results.rows)
     kept = [one for one in results.tests if one.table != AMONG_COLD or not silent & {one.a, one.b}]
     adjusted = holm([one.p for one in kept]).tolist()  # one correction over all tests of a study
