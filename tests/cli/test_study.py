@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from metammf.cli.main import Terminated
 from metammf.errors import TrainingError
 from metammf.experiments.study_jobs import StudyOptions
 
@@ -82,6 +83,51 @@ def test_who_cannot_tell_cold_items_apart_has_no_number_among_them(
     assert cells == {"features": 5, "shuffled": 5, "noise": 5, "dropped": 4}
 
 
+def test_what_was_trained_before_is_said_to_be(
+    metammf: Callable[..., Any], groups: Path, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = ["study", "overall", groups, "--out", tmp_path / "out", "--recipe", "popularity", *_of_training(small)]
+    first = metammf(*words)
+    assert "final popularity, seed 0: ndcg@20 " in first.err
+    assert "trained before" not in first.err
+    lines = metammf(*words, "--recipe", "ease").err.splitlines()
+    assert [("trained before" in line) for line in lines if " final " in line] == [True, False]
+
+
+def test_a_world_that_was_generated_before_is_said_to_be(
+    metammf: Callable[..., Any], small: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = ["study", "conditions", "--out", tmp_path / "out", "--vary", "cold=0.2", "--users", 30, "--items", 120]
+    words += ["--seeds", 1, *small, "--set", "training.epochs=1", "--placebo", "default"]
+    assert "before" not in metammf(*words).err
+    lines = [line.partition(" (after")[0] for line in metammf(*words).err.splitlines()]
+    assert lines[0] == "1/1 world default world, seed 0, generated before"
+    assert len(lines) == 1 + 3
+    assert all(line.endswith(" on validation, trained before") for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("at", "begun"),
+    [
+        ("experiments.study_run.load_dataset", False),
+        ("experiments.study_run.make_rows", True),
+        ("report.study_page.write_study", True),
+    ],
+)
+def test_an_interrupt_says_that_the_same_command_goes_on_once_there_is_a_folder(
+    metammf: Callable[..., Any], groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, begun: bool
+) -> None:
+    def interrupting(*_: Any, **__: Any) -> None:
+        raise Terminated("terminated")
+
+    monkeypatch.setattr(f"metammf.{at}", interrupting)
+    out = tmp_path / "out"
+    told = metammf("study", "overall", groups, "--out", out, "--recipe", "popularity")
+    assert told.status == 143
+    last = "metammf: terminated" + f"; the same command goes on, from {out}" * begun
+    assert told.err.splitlines()[-1] == last
+
+
 def test_a_study_none_of_whose_variants_can_be_run_is_refused(
     refused: Callable[..., str], featureless: Path, tmp_path: Path
 ) -> None:
@@ -136,6 +182,17 @@ def test_a_map_of_conditions_with_a_real_set(
     assert told.status == 0, told.err
     assert told.out.splitlines()[-1] == str(out / "report.html")
     assert "Cold share, all test items: " in told.out
+    assert "agree" not in told.out  # there is one world each, and one seed
+    lines = [line.split() for line in told.out.splitlines()]
+    heads = next(line for line in lines if line[:3] == ["condition", "test", "items"])
+    assert heads[3:] == ["dynamic", "static", "fed", "noise", "gain", "over", "static", "p", "after", "Holm"]
+    # Means, the gain and its p, beside the two words of the condition and the name of the table; noise was asked for once.
+    sizes = {
+        tuple(line[:3]): len(line) for line in lines if line[2:3] == ["all"] or line[2:5] == ["cold", "among", "all"]
+    }
+    assert sizes[("default", "world", "all")] == 3 + 5
+    assert sizes[("default", "world", "cold")] == 5 + 5
+    assert ["cold", "share", "0.1", "all"] in [line[:4] for line in lines]
     found = json.loads((out / "study.json").read_text(encoding="utf-8"))
     assert [one["key"] for one in found["conditions"]] == ["default", "cold-0.1", groups.name]
     assert [list(one["models"]) for one in found["conditions"]] == [["dynamic", "static", "noise"]] + 2 * [

@@ -13,6 +13,7 @@ from metammf.experiments.conditions_results import AxisResult, ConditionResult, 
 from metammf.experiments.study_results import StudyRow
 from metammf.report.again import write_again
 from metammf.report.conditions_page import conditions_latex, conditions_page, findings, write_conditions
+from metammf.report.words import ONE_SEED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,6 +158,44 @@ def test_a_gain_whose_worlds_or_seeds_disagree_is_not_marked() -> None:
     spans = next(one for one in specs["real"]["layer"] if one["mark"]["type"] == "rule" and "y2" in one["encoding"])
     points = (spans.get("data") or specs["real"]["data"])["values"]
     assert [(point["significant"], point["agree"]) for point in points] == [(False, "1 of 2"), (True, "2 of 2")]
+
+
+def alone(one: ConditionResult) -> ConditionResult:
+    """The same with the first seed alone."""
+    return replace(one, models={role: replace(row, seeds=row.seeds[:1]) for role, row in one.models.items()})
+
+
+def test_one_seed_is_no_spread_and_agrees_with_nobody() -> None:
+    results = replace(RESULTS, seed_numbers=(0,), conditions=tuple(map(alone, RESULTS.conditions)))
+    told = findings(results)
+    assert told[0] == ONE_SEED
+    assert not any("agree" in sentence for sentence in told)
+    assert "+0.0500 at 1 (p\u00a0=\u00a00.010, +20.0%)" in told[3]
+    page = " ".join(conditions_page(results).split())
+    for words in (
+        '<span class="pm"></span>',
+        "0 of 1",
+        "agree in sign",
+        "small dots",
+        "± standard",
+        "1 worlds",
+        "disagree",
+    ):
+        assert words not in re.sub("<script.*?</script>", "", page), words
+    assert (
+        "With one world or seed a condition nothing here tells how much world and training decide beside users." in page
+    )
+    assert "One world or seed each; gains over the static twin" in page
+    specs, _ = specs_and_places(page)
+    assert not [layer for layer in specs["diversity"]["layer"] if layer["mark"].get("size") == 16]
+    assert r"\textbf{$+0.0800$} & -- &" in conditions_latex(results)
+
+
+def test_what_there_is_none_of_is_not_spoken_of() -> None:
+    page = " ".join(conditions_page(RESULTS).split())
+    assert "Small dots are the 2 worlds of a condition, or the 2 seeds on a real data set: where" in page
+    worlds = " ".join(conditions_page(replace(RESULTS, conditions=RESULTS.conditions[:3])).split())
+    assert "Small dots are the 2 worlds of a condition: where" in worlds
 
 
 def test_a_condition_without_placebo_and_one_that_failed() -> None:

@@ -141,10 +141,12 @@ def duration(seconds: float) -> str:
 
 @contextlib.contextmanager
 def going_on(out: Path) -> Iterator[None]:
-    """Say of an interrupt that the same command goes on, from the folder `out`."""
+    """Say of an interrupt that the same command goes on, from the folder `out`, once that is there."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
+        if not out.exists():
+            raise
         word = f"{str(interrupt) or 'interrupted'}; the same command goes on, from {out}"
         raise type(interrupt)(word) from interrupt
 

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from metammf.experiments.conditions import ConditionsAsk
+    from metammf.experiments.conditions_results import ConditionsResults
     from metammf.experiments.study_jobs import StudyOptions
     from metammf.experiments.study_results import StudyResults, StudyRow
+    from metammf.report.tables import Cell
 
 Texts = Annotated[list[str] | None, Parameter(negative="")]
 CONDITIONS = "conditions"
@@ -90,66 +92,68 @@ def study(
     precision
         bfloat16 runs forward passes in half precision.
     """
-    from metammf.cli.console import command_line, show_warnings
-    from metammf.errors import ConfigError
-    from metammf.experiments.conditions import ConditionsAsk, read_axis, read_real
-    from metammf.experiments.config import parse_settings
-    from metammf.experiments.study_jobs import StudyOptions
-    from metammf.report.figures import require_extra
+    from metammf.cli.console import command_line, going_on, show_warnings
 
-    for option, value, least in (("--seeds", seeds, 1), ("--jobs", jobs, 1), ("--seed", seed, 0)):
-        if value < least:
-            raise ConfigError(f"{option}: expected a whole number of at least {least}, got {value}")
-    require_extra("the report")
-    show_warnings()
-    settings: dict[str, Any] = parse_settings(set_ or [])
-    if split is not None:
-        settings["split.method"] = split
-    options = StudyOptions(
-        num_seeds=seeds,
-        seed=seed,
-        settings=settings,
-        choose=_choices(choose or []),
-        metric=metric,
-        seen=seen,
-        workers=jobs,
-        device=device,
-        precision=precision,
-    )
-    given = {
-        "--recipe": recipe,
-        "--values": values,
-        "--vary": vary,
-        "--users": users if users != 2_000 else None,
-        "--items": items,
-        "--placebo": placebo if placebo != "everywhere" else None,
-        "--set": set_,
-        "--choose": choose,
-        "--split": split,
-        "--seen": seen if seen != "train+validation" else None,
-        "--metric": metric if metric != "ndcg@20" else None,
-        "--seeds": seeds if seeds != 3 else None,
-        "--seed": seed or None,
-        "--device": device if device != "cpu" else None,
-        "--precision": precision if precision != "float32" else None,
-    }
-    command = command_line(["metammf", "study", name, *data, "--out", str(out)], given)
-    _refuse(name, [option for option in _OTHERS[name == CONDITIONS] if given[option] is not None])
-    if name == CONDITIONS:
-        if len(recipe or ()) > 1:
-            raise ConfigError(f"study {name}: expected one --recipe, for the worlds, got {len(recipe or ())}")
-        ask = ConditionsAsk(
-            recipe=recipe[0] if recipe else None,
-            vary=dict(read_axis(word) for word in vary or ()),
-            users=users,
-            real=tuple(read_real(word) for word in data),
+    with going_on(out):  # of a folder that is there, whatever an interrupt hits: imports take their time too
+        from metammf.errors import ConfigError
+        from metammf.experiments.conditions import ConditionsAsk, read_axis, read_real
+        from metammf.experiments.config import parse_settings
+        from metammf.experiments.study_jobs import StudyOptions
+        from metammf.report.figures import require_extra
+
+        for option, value, least in (("--seeds", seeds, 1), ("--jobs", jobs, 1), ("--seed", seed, 0)):
+            if value < least:
+                raise ConfigError(f"{option}: expected a whole number of at least {least}, got {value}")
+        require_extra("the report")
+        show_warnings()
+        settings: dict[str, Any] = parse_settings(set_ or [])
+        if split is not None:
+            settings["split.method"] = split
+        options = StudyOptions(
+            num_seeds=seeds,
+            seed=seed,
             settings=settings,
-            placebo=placebo,
-            items=items,
+            choose=_choices(choose or []),
+            metric=metric,
+            seen=seen,
+            workers=jobs,
+            device=device,
+            precision=precision,
         )
-        _conditions(ask, out, options, command)
-    else:
-        _one_data_set(name, data, out, options, tuple(recipe or ()), tuple(values or ()), command)
+        given = {
+            "--recipe": recipe,
+            "--values": values,
+            "--vary": vary,
+            "--users": users if users != 2_000 else None,
+            "--items": items,
+            "--placebo": placebo if placebo != "everywhere" else None,
+            "--set": set_,
+            "--choose": choose,
+            "--split": split,
+            "--seen": seen if seen != "train+validation" else None,
+            "--metric": metric if metric != "ndcg@20" else None,
+            "--seeds": seeds if seeds != 3 else None,
+            "--seed": seed or None,
+            "--device": device if device != "cpu" else None,
+            "--precision": precision if precision != "float32" else None,
+        }
+        command = command_line(["metammf", "study", name, *data, "--out", str(out)], given)
+        _refuse(name, [option for option in _OTHERS[name == CONDITIONS] if given[option] is not None])
+        if name == CONDITIONS:
+            if len(recipe or ()) > 1:
+                raise ConfigError(f"study {name}: expected one --recipe, for the worlds, got {len(recipe or ())}")
+            ask = ConditionsAsk(
+                recipe=recipe[0] if recipe else None,
+                vary=dict(read_axis(word) for word in vary or ()),
+                users=users,
+                real=tuple(read_real(word) for word in data),
+                settings=settings,
+                placebo=placebo,
+                items=items,
+            )
+            _conditions(ask, out, options, command)
+        else:
+            _one_data_set(name, data, out, options, tuple(recipe or ()), tuple(values or ()), command)
 
 
 def _refuse(name: str, options: list[str]) -> None:
@@ -168,7 +172,7 @@ def _one_data_set(
     values: tuple[int, ...],
     command: str,
 ) -> None:
-    from metammf.cli.console import going_on, steps
+    from metammf.cli.console import steps
     from metammf.data.folder import load_dataset
     from metammf.errors import ConfigError
     from metammf.experiments.studies import Ask, make_plan
@@ -179,7 +183,7 @@ def _one_data_set(
         raise ConfigError(f"study {name}: expected one data set's folder, got {len(data)}")
     folder = Path(data[0])
     plan = make_plan(name, Ask(recipes, values, options.settings, load_dataset(folder).features.modalities))
-    with steps(f"study {name}") as show, going_on(out):
+    with steps(f"study {name}") as show:
         results = run_study(plan, folder, out, options, command=command, progress=show)
     _summarise(results, write_study(results, out))
     _refuse_nothing(results.rows, out)
@@ -208,13 +212,41 @@ def _conditions(ask: "ConditionsAsk", out: Path, options: "StudyOptions", comman
     plan = make_conditions(ask)
     # Many short runs, of which nobody asks how much memory each takes.
     options = replace(options, apart=False)
-    with console.steps(f"study {CONDITIONS}") as show, console.going_on(out):
+    with console.steps(f"study {CONDITIONS}") as show:
         results = run_conditions(plan, out, options, command=command, progress=show)
     page = write_conditions(results, out)
+    _tabulate(results)
     for finding in findings(results):
         console.out.print(finding)
     console.out.print(str(page.resolve()))
     _refuse_nothing((row for one in results.conditions for row in one.models.values()), out)
+
+
+def _tabulate(results: "ConditionsResults") -> None:
+    """Print a row a condition and table of test items; how many worlds or seeds agree in sign where there are several."""
+    from metammf.cli.console import table
+    from metammf.experiments.conditions import ROLES
+    from metammf.experiments.conditions_run import TESTED_TABLES
+    from metammf.report.conditions_page import agreement
+    from metammf.report.tables import of_metric
+
+    rows = []
+    several = len(results.seed_numbers) > 1
+    for one in results.conditions:
+        for name in (name.replace("_", " ") for name in TESTED_TABLES):
+            seeds = {role: row.seeds for role, row in one.models.items()}
+            means = [_told(of_metric(seeds.get(role, ()), results.metric, name)) for role in ROLES]
+            gain = results.gain(one, name)
+            told = ("", "") if gain is None else (f"{gain.test.difference:+.4f}", f"{gain.test.p_holm:.2g}")
+            agree = ("" if gain is None else agreement(gain),) if several else ()
+            rows.append((one.label, name, *means, *told, *agree))
+    columns = ("condition", "test items", "dynamic", "static", "fed noise", "gain over static", "p after Holm")
+    table((*columns, "agree") if several else columns, rows, title=f"{results.title}: test, {results.metric}")
+
+
+def _told(cell: "Cell | None") -> str:
+    """A mean, and its deviation over seeds where there is one."""
+    return "" if cell is None else f"{cell.mean:.4f}" + (f" ± {cell.std:.4f}" if cell.std else "")
 
 
 def _choices(pairs: list[str]) -> dict[str, tuple[Any, ...]]:
@@ -250,8 +282,7 @@ def _summarise(results: "StudyResults", page: Path) -> None:
     tables = [name for name in shown_tables if _any_has(results, name)]
     rows = []
     for row in results.rows:
-        cells = [of_metric(row.seeds, results.metric, name) for name in tables]
-        shown = ["" if one is None else f"{one.mean:.4f}" + (f" ± {one.std:.4f}" if one.std else "") for one in cells]
+        shown = [_told(of_metric(row.seeds, results.metric, name)) for name in tables]
         rows.append((row.label, *shown, row.parameters))
     table((f"test, {results.metric}", *tables, "parameters"), rows, title=f"{results.title}: {results.data.name}")
     for finding in findings(results):

@@ -157,14 +157,15 @@ def _make_worlds(
     found: dict[str, list[_Described]] = {}
     for number, (condition, seed) in enumerate(asked, start=1):
         folder = _world_folder(out, condition, seed)
+        there = (folder / TRUTH_FILE).is_file()
         if condition.world is not None:
-            if (folder / TRUTH_FILE).is_file():
+            if there:
                 _check_stored(folder, condition.world, seed)
             else:
                 save_world(generate_world(seed=seed, **condition.world.arguments()), folder)
         found.setdefault(condition.key, []).append(_described(condition, folder, options))
         if progress is not None:
-            progress(number, len(asked), f"world {condition.label}, seed {seed}")
+            progress(number, len(asked), f"world {condition.label}, seed {seed}{', generated before' * there}")
     return found
 
 

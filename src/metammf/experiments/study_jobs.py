@@ -133,6 +133,7 @@ class StudyOutcome:
         layout: Their items' places, (n, 2).
         failed: Why there is nothing.
         source: SHA-256 of the code that trained it; None where that was not noted.
+        trained: Whether it was trained for this; False where the run was finished already.
     """
 
     job: StudyJob
@@ -146,6 +147,7 @@ class StudyOutcome:
     layout: NDArray[np.float32] | None = None
     failed: str | None = None
     source: str | None = None
+    trained: bool = True
 
 
 def all_tried(variants: Iterable[Variant], options: StudyOptions) -> Iterator[tuple[Variant, dict[str, Any]]]:
@@ -291,7 +293,8 @@ def _folder_name(key: str) -> str:
 def _says(outcome: StudyOutcome) -> str:
     if outcome.failed is not None:
         return f"{outcome.job.label}: failed: {outcome.failed}"
-    return f"{outcome.job.label}: {outcome.job.options.metric} {outcome.validation:.4f} on validation"
+    told = f"{outcome.job.label}: {outcome.job.options.metric} {outcome.validation:.4f} on validation"
+    return told if outcome.trained else f"{told}, trained before"
 
 
 def make_rows(variants: Sequence[Variant], runs: Runs) -> tuple[list[StudyRow], dict[str, list[StudyOutcome]]]:
@@ -371,7 +374,7 @@ def do_job(job: StudyJob) -> StudyOutcome:
         validation = evaluated_once(run, "validation", "train")
         epochs = len(run.epochs()) or None
         value, seconds = validation.metrics[options.metric], run.record["seconds"]
-        outcome = StudyOutcome(job, value, seconds, epochs, source=run.source)
+        outcome = StudyOutcome(job, value, seconds, epochs, source=run.source, trained=run.trained)
         if not job.final:
             return outcome
         test, recommender = evaluated_once(run, "test", options.seen), run.recommender()

@@ -65,6 +65,7 @@ def conditions_page(results: ConditionsResults) -> str:
             for metric in results.metrics
         ],
         worlds=any(one.world for one in results.conditions),
+        real=any(one.world is None for one in results.conditions),
         trials=[
             (one.label, role, trial, settings_text(trial.settings), trial.settings == row.chosen)
             for one in results.conditions
@@ -128,18 +129,19 @@ def _at(results: ConditionsResults, one: ConditionResult, table: str, where: str
         return f"nothing to test {where}"
     test = gain.test
     percent = "" if test.improvement_percent is None else f", {test.improvement_percent:+.1f}%".replace("-", "−")
-    return f"{signed(test.difference)} {where} ({p_value(test.p_holm)}{percent}, {_agreement(gain)} agree)"
+    agree = f", {agreement(gain)} agree" if agreement(gain) else ""
+    return f"{signed(test.difference)} {where} ({p_value(test.p_holm)}{percent}{agree})"
 
 
-def _agreement(gain: Gain) -> str:
-    """Worlds or seeds that agree in sign with the whole: ``2 of 3``."""
-    return f"{gain.agreeing} of {len(gain.singles)}"
+def agreement(gain: Gain) -> str:
+    """Worlds or seeds that agree in sign with the whole: ``2 of 3``; nothing where there is one, which is the whole."""
+    return f"{gain.agreeing} of {len(gain.singles)}" if len(gain.singles) > 1 else ""
 
 
 def _told(gain: Gain) -> dict[str, Any]:
     """A gain as a table shows it; a verdict other than ``level`` takes the corrected test and all worlds or seeds."""
     told = told_test(gain.test)
-    return told | {"verdict": told["verdict"] if gain.all_agree else "level", "agree": _agreement(gain)}
+    return told | {"verdict": told["verdict"] if gain.all_agree else "level", "agree": agreement(gain)}
 
 
 def _on(results: ConditionsResults, axis: AxisResult) -> list[ConditionResult]:
@@ -207,7 +209,7 @@ def _points(results: ConditionsResults, place: str, one: ConditionResult) -> lis
             "significant": _told(gain)["verdict"] != "level",
             "p": gain.test.p_holm,
             "percent": gain.test.improvement_percent,
-            "agree": _agreement(gain),
+            "agree": agreement(gain),
         }
         for table in _TABLES
         if (gain := results.gain(one, table)) is not None
@@ -215,10 +217,13 @@ def _points(results: ConditionsResults, place: str, one: ConditionResult) -> lis
 
 
 def _dots(results: ConditionsResults, place: str, one: ConditionResult) -> list[dict[str, Any]]:
+    """A mark for each world or seed; none where there is one, on which its mean lies."""
+    gains = {table: one.gains(results.metric, table) for table in _TABLES}
     return [
         {"place": place, "series": TABLE_TITLES[table], "difference": gain}
-        for table in _TABLES
-        for gain in one.gains(results.metric, table)
+        for table, there in gains.items()
+        for gain in there
+        if len(there) > 1
     ]
 
 
@@ -312,7 +317,7 @@ def _gain_cells(gain: Gain | None) -> list[Any]:
     if gain is None:
         return [None] * len(_GAIN_HEADS)
     test = gain.test
-    return [test.difference, test.low, test.high, test.improvement_percent, test.p_holm, _agreement(gain)]
+    return [test.difference, test.low, test.high, test.improvement_percent, test.p_holm, agreement(gain)]
 
 
 def _each(results: ConditionsResults) -> str:
@@ -334,7 +339,7 @@ def conditions_latex(results: ConditionsResults) -> str:
                 continue
             difference = f"${gain.test.difference:+.4f}$"
             marked = _told(gain)["verdict"] != "level"
-            cells += [rf"\textbf{{{difference}}}" if marked else difference, _agreement(gain)]
+            cells += [rf"\textbf{{{difference}}}" if marked else difference, agreement(gain) or "--"]
         body.append(cells)
     groups = [(TABLE_TITLES[table], 4) for table in _TABLES]
     columns = ["Condition", *("Dynamic", "Static", "Gain", "Agree") * len(_TABLES)]
