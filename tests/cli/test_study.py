@@ -132,7 +132,7 @@ def test_a_study_none_of_whose_variants_can_be_run_is_refused(
     refused: Callable[..., str], featureless: Path, tmp_path: Path
 ) -> None:
     message = refused("study", "fusion", featureless, "--out", tmp_path / "out", "--seeds", 1)
-    assert message == "study fusion: no variant can be run: it reads item content, and two groups has no features"
+    assert message == "study fusion: no variant can be run: each reads item content, and two groups has no features"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,7 +21,6 @@ from metammf.errors import ConfigError, RunError
 from metammf.experiments.clusters import cluster_quality
 from metammf.experiments.comparison_results import Trial
 from metammf.experiments.config import merge
-from metammf.experiments.contenders import Contender, left_out
 from metammf.experiments.evaluating import evaluated_once
 from metammf.experiments.failures import why_failed
 from metammf.experiments.finals import seed_result
@@ -33,6 +32,7 @@ from metammf.experiments.search_space import is_solved
 from metammf.experiments.studies import config_of
 from metammf.experiments.study_results import StudyRow
 from metammf.files import atomic_open, require_replaceable
+from metammf.models.registry import reads_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from metammf.evaluation.evaluate import Seen
     from metammf.evaluation.result import Evaluation
     from metammf.experiments.comparison_results import SeedResult
-    from metammf.experiments.config import Merged, RunConfig
+    from metammf.experiments.config import Merged
     from metammf.experiments.studies import Variant
     from metammf.experiments.study_results import ClusterQuality
     from metammf.experiments.workers import Death
@@ -177,22 +177,17 @@ def _seeds(variant: Variant, options: StudyOptions) -> range:
     return range(options.seed, options.seed + (options.num_seeds if drawn else 1))
 
 
-def _as_contender(variant: Variant, config: RunConfig) -> Contender:
-    """A variant as comparisons see it, where it is said who reads content, and whom a data set cannot serve."""
-    return Contender(variant.label, variant.recipe, variant.settings, config, {})
-
-
 def refuse_unable(study: str, variants: Sequence[Variant], options: StudyOptions, dataset: Dataset) -> None:
     """Refuse a study none of whose variants a data set can serve; where it can serve some, the others are rows that say why.
 
     Raises:
         ConfigError: it can serve none.
     """
-    configs = [config_of(one, options.settings, options.seed).config for one in variants]
-    unable = [left_out(_as_contender(*pair), dataset) for pair in zip(variants, configs, strict=True)]
-    reasons = dict.fromkeys(one.reason for one in unable if one is not None)
-    if None not in unable:
-        raise ConfigError(f"study {study}: no variant can be run: {'; '.join(reasons)}")
+    models = [config_of(one, options.settings, options.seed).config.model.name for one in variants]
+    if not dataset.features.modalities and all(map(reads_content, models)):
+        raise ConfigError(
+            f"study {study}: no variant can be run: each reads item content, and {dataset.name} has no features"
+        )
 
 
 def check_metric(metric: str) -> None:
@@ -351,7 +346,7 @@ def _row(variant: Variant, trials: list[Trial], chosen: dict[str, Any], found: l
         seeds=tuple(one.result for one in whole if one.result is not None),
         clusters=tuple(one.clusters for one in whole if one.clusters is not None),
         failed=failed,
-        content=_as_contender(variant, found[0].job.merged.config).content,
+        content=reads_content(found[0].job.merged.config.model.name),
     )
 
 
