@@ -120,6 +120,8 @@ def test_a_map_has_a_panel_a_variant_and_its_numbers() -> None:
     page = study_page(study(**BARS, rows=(row("one", 0.1, clusters=(quality, quality)),), mapped=mapped, tests=()))
     specs, _ = specs_and_places(page)
     assert [point["group"] for point in specs["map/one"]["data"]["values"]] == ["a", "b"]
+    marks = specs["map/one"]["encoding"]["shape"]["scale"]
+    assert (marks["domain"], marks["range"]) == (["a", "b"], ["circle", "square"])
     assert "the one: 50% of an item&#39;s ten nearest are of its group (40% by chance), silhouette −0.25." in page
 
 

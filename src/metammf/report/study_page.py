@@ -12,7 +12,7 @@ from metammf.report.cold_items import study_without_guesses
 from metammf.report.comparison_page import told_test
 from metammf.report.comparison_table import settings_text
 from metammf.report.figures import require_extra, save_chart
-from metammf.report.palette import modality_colours
+from metammf.report.palette import modality_colours, modality_shapes
 from metammf.report.shell import render
 from metammf.report.tables import TABLE_TITLES, Cell, counted, csv_text, escaped, latex_text, of_metric, of_values
 from metammf.report.words import LEVEL, ONE_SEED, listed, metric_name, number, p_value, signed
@@ -240,8 +240,15 @@ def _maps(results: StudyResults, width: Any) -> dict[str, Any]:
     if results.mapped is None:
         return {}
     mapped = results.mapped
+    import altair as alt
+
     names = sorted(set(mapped.groups))
     groups = dict(zip(names, modality_colours(names), strict=True))
+    marks = alt.Shape(
+        "group:N",
+        scale=alt.Scale(domain=names, range=modality_shapes(names)),
+        legend=alt.Legend(title=None, orient="top", symbolOpacity=1, columns=4),
+    )
     return {
         f"map/{key}": draw.groups_chart(
             [
@@ -252,7 +259,7 @@ def _maps(results: StudyResults, width: Any) -> dict[str, Any]:
             ],
             groups,
             width=width,
-        )
+        ).encode(marks)
         for key, panel in mapped.panels.items()
     }
 
