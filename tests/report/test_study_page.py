@@ -13,7 +13,7 @@ from metammf.experiments.comparison_results import DataSummary, PairTest, SeedRe
 from metammf.experiments.study_results import ClusterQuality, Mapped, StudyResults, StudyRow
 from metammf.report.again import write_again
 from metammf.report.cold_items import AMONG_COLD, study_without_guesses
-from metammf.report.study_page import findings, study_latex, study_page, write_study
+from metammf.report.study_page import findings, study_figure, study_latex, study_page, write_study
 from metammf.report.words import ONE_SEED
 
 if TYPE_CHECKING:
@@ -117,11 +117,14 @@ def test_without_an_axis_there_are_bars() -> None:
 def test_a_map_has_a_panel_a_variant_and_its_numbers() -> None:
     quality = ClusterQuality(-0.25, 0.5, 0.4)
     mapped = Mapped("communities", (1, 2), ("</script>", None), ("a", "b"), {"one": {"x": (0.0, 1.0), "y": (1.0, 0.0)}})
-    page = study_page(study(**BARS, rows=(row("one", 0.1, clusters=(quality, quality)),), mapped=mapped, tests=()))
+    results = study(**BARS, rows=(row("one", 0.1, clusters=(quality, quality)),), mapped=mapped, tests=())
+    page = study_page(results)
     specs, _ = specs_and_places(page)
     assert [point["group"] for point in specs["map/one"]["data"]["values"]] == ["a", "b"]
     marks = specs["map/one"]["encoding"]["shape"]["scale"]
     assert (marks["domain"], marks["range"]) == (["a", "b"], ["circle", "square"])
+    # Else the legend of the marks stands above the bars, and that of the colours apart from it.
+    assert study_figure(results).to_dict()["resolve"]["scale"] == {"color": "independent", "shape": "independent"}
     assert "the one: 50% of an item&#39;s ten nearest are of its group (40% by chance), silhouette −0.25." in page
 
 

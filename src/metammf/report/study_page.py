@@ -110,7 +110,7 @@ def study_figure(results: StudyResults) -> Any:
     labels = {f"map/{row.key}": row.label for row in results.rows}
     charts += [chart.properties(title=labels[name]) for name, chart in maps.items()]
     pairs = [alt.hconcat(*charts[start : start + 2]) for start in range(0, len(charts), 2)]
-    return alt.vconcat(*pairs, title=results.title).resolve_scale(color="independent")
+    return alt.vconcat(*pairs, title=results.title).resolve_scale(color="independent", shape="independent")
 
 
 def findings(results: StudyResults) -> list[str]:
