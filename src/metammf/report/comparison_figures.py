@@ -261,10 +261,10 @@ def gains_chart(
         legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1),
     )
     labels = alt.Axis(labelAngle=0, labelExpr="split(datum.label, '|')", grid=False, labelLimit=160)
-    x = alt.X("place:N", sort=list(order), title=axis, axis=labels, scale=alt.Scale(paddingInner=0.35))
-    # A mean and, beside it, its single values: each of a series' two has a slot.
+    x = alt.X("place:N", sort=list(order), title=axis, axis=labels, scale=alt.Scale(type="point", padding=0.5))
+    # A mean and, beside it, its single values: each of a series' two has a slot, so many pixels from the tick.
     slots = [name + beside for name in series for beside in ("", _BESIDE)]
-    offset = alt.XOffset("slot:N", scale=alt.Scale(domain=slots, paddingOuter=0.2))
+    offset = alt.XOffset("slot:N", scale=alt.Scale(type="point", domain=slots, range=[-12, 12]))
     y = alt.Y("difference:Q", title=title, scale=alt.Scale(domain=list(span), nice=True), axis=alt.Axis(format="+.3~f"))
     tooltip = [
         alt.Tooltip("series:N", title="test items"),
