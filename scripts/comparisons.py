@@ -36,9 +36,10 @@ JOBS = 2
 # items shares each among some batches. MMHCL contrasts a sample of the nodes, not all of them with all. InvRL, whose recipe first
 # assigns environments after forty epochs, more than the budget lets it train for, does so after five, and every five.
 INVRL = "invrl+model.warmup_epochs=5+model.reassign_every=5"
+CONTENT = ("vbpr", "bm3", "freedom", "lattice", "mgcn", "mmhcl+model.contrasted_nodes=1024", "diffmm")
 FIELD = (
     *("popularity", "itemknn", "p3", "rp3beta", "ease", "content-knn", "mf"),
-    *("vbpr", "bm3", "freedom", "lattice", "mgcn", "mmhcl+model.contrasted_nodes=1024", "diffmm"),
+    *CONTENT,
     *("ngcf", "grcn", "mmgcn", "graphsage", "gat", INVRL, "lightgcn"),
 )
 PAPER = ("metammf-mf+training.batches_per_step=4", "metammf-gcn+training.batches_per_step=10")
@@ -52,10 +53,7 @@ TRAINED = ("freedom-softmax", "mgcn-softmax")
 AS_IT_STOOD = ("invrl",)
 COLD = ("lightgcn-cold", *PAPER, "metammf-cold", "static-cold", "metammf-cold+noise")
 # Of each model that reads content and is trained, the placebo beside it.
-READING = (
-    *("vbpr", "bm3", "freedom", "lattice", "mgcn", "mmhcl+model.contrasted_nodes=1024", "diffmm"),
-    *("grcn", "mmgcn", INVRL, *PAPER, "metammf-lightgcn", "static-lightgcn"),
-)
+READING = (*CONTENT, "grcn", "mmgcn", INVRL, *PAPER, "metammf-lightgcn", "static-lightgcn")
 PLACEBOS = tuple(name for model in READING for name in (model, f"{model}+noise"))
 CONTROL = (
     *("popularity", "itemknn", "p3", "ease", "vbpr", "freedom", "lightgcn"),

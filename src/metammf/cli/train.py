@@ -153,10 +153,11 @@ def _validation(run: "Run") -> "Mapping[str, float]":
 
 def _report(run: "Run") -> None:
     from metammf.cli.console import out, table
+    from metammf.experiments.run import METRICS
     from metammf.files import read_json
     from metammf.models.registry import needs_trust
 
-    chosen = read_json(run.path / "metrics.json")["chosen"]
+    chosen = read_json(run.path / METRICS)["chosen"]
     out.print(f"{run.config.model.name} trained in {run.record['seconds']:.0f} s: {run.path}")
     metrics, what = (chosen["metrics"], f"epoch {chosen['epoch']}") if chosen else (_validation(run), "solved")
     if metrics:

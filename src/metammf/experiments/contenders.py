@@ -114,11 +114,9 @@ def contenders(
 
 def left_out(contender: Contender, dataset: Dataset) -> LeftOut | None:
     """Say why a data set cannot serve a model, if it cannot."""
-    if dataset.features.modalities:
+    if dataset.features.modalities or not contender.content:
         return None
-    if contender.content:
-        return LeftOut(contender.name, f"it reads item content, and {dataset.name} has no features")
-    return None
+    return LeftOut(contender.name, f"it reads item content, and {dataset.name} has no features")
 
 
 def _contender(

@@ -112,9 +112,9 @@ def scaled_features(scaler: ContentScaler, inputs: Inputs, modality: str | None 
     values = {name: torch.empty(inputs.num_items, width) for name, width in widths.items()}
     present = {name: torch.empty(inputs.num_items, dtype=torch.bool) for name in values}
     for items in torch.split(torch.arange(inputs.num_items), _CHUNK_ROWS):
-        part = scaler(inputs.content.rows(items))
+        part = inputs.content.rows(items)
         for name in values:
-            values[name][items], present[name][items] = part.values[name], part.present[name]
+            values[name][items], present[name][items] = scaler.scaled(part, name), part.present[name]
     return Content(values, present)
 
 

@@ -114,17 +114,18 @@ class ContentScaler(nn.Module):
 
     def forward(self, content: Content) -> Content:
         """Return scaled content, the modalities of `widths` in that order; rows that lack one become zero."""
-        values = {}
-        for name in self.widths:
-            value = content.values[name]
-            mean, scale = self._statistics(name)
-            scaled = (value - mean) * scale
-            if self.projected:
-                scaled = scaled @ getattr(self, f"axes_{modality_key(name)}")
-            if self.scaling == "l2":
-                scaled = nn.functional.normalize(scaled, dim=1) * self.row_norm
-            values[name] = scaled.masked_fill(~content.present[name].unsqueeze(1), 0)
+        values = {name: self.scaled(content, name) for name in self.widths}
         return Content(values, {name: content.present[name] for name in self.widths})
+
+    def scaled(self, content: Content, name: str) -> Float[Tensor, "batch width"]:
+        """Return one modality of it."""
+        mean, scale = self._statistics(name)
+        scaled = (content.values[name] - mean) * scale
+        if self.projected:
+            scaled = scaled @ getattr(self, f"axes_{modality_key(name)}")
+        if self.scaling == "l2":
+            scaled = nn.functional.normalize(scaled, dim=1) * self.row_norm
+        return scaled.masked_fill(~content.present[name].unsqueeze(1), 0)
 
 
 def _axes(rows: Float[Tensor, "rows width"], count: int) -> Float[Tensor, "width count"]:

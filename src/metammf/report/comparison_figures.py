@@ -294,17 +294,18 @@ def gains_chart(
     return chart
 
 
-def groups_chart(rows: Rows, groups: Mapping[str, str], *, width: Width = "container") -> Any:
+def groups_chart(rows: Rows, groups: Mapping[str, tuple[str, str]], *, width: Width = "container") -> Any:
     """Show items in two dimensions by the group that they are of.
 
     Args:
         rows: ``x, y, item, title, group``.
-        groups: Group -> colour, in the order of the legend.
+        groups: Group -> colour and mark, in the order of the legend.
         width: In pixels, or that of the place.
     """
     import altair as alt
 
-    scale = alt.Scale(domain=list(groups), range=list(groups.values()))
+    colours, marks = (alt.Scale(domain=list(groups), range=list(kind)) for kind in zip(*groups.values(), strict=True))
+    legend = alt.Legend(title=None, orient="top", symbolOpacity=1, columns=4)
     flat = alt.Scale(zero=False, padding=8)
     return (
         alt.Chart(data_of(rows), width=width, height=340)
@@ -312,7 +313,8 @@ def groups_chart(rows: Rows, groups: Mapping[str, str], *, width: Width = "conta
         .encode(
             alt.X("x:Q", axis=None, scale=flat),
             alt.Y("y:Q", axis=None, scale=flat),
-            alt.Color("group:N", scale=scale, legend=alt.Legend(title=None, orient="top", symbolOpacity=1, columns=4)),
+            alt.Color("group:N", scale=colours, legend=legend),
+            alt.Shape("group:N", scale=marks, legend=legend),
             tooltip=[alt.Tooltip("item:N"), alt.Tooltip("title:N"), alt.Tooltip("group:N")],
         )
     )

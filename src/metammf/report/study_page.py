@@ -240,15 +240,8 @@ def _maps(results: StudyResults, width: Any) -> dict[str, Any]:
     if results.mapped is None:
         return {}
     mapped = results.mapped
-    import altair as alt
-
     names = sorted(set(mapped.groups))
-    groups = dict(zip(names, modality_colours(names), strict=True))
-    marks = alt.Shape(
-        "group:N",
-        scale=alt.Scale(domain=names, range=modality_shapes(names)),
-        legend=alt.Legend(title=None, orient="top", symbolOpacity=1, columns=4),
-    )
+    groups = dict(zip(names, zip(modality_colours(names), modality_shapes(names), strict=True), strict=True))
     return {
         f"map/{key}": draw.groups_chart(
             [
@@ -259,7 +252,7 @@ def _maps(results: StudyResults, width: Any) -> dict[str, Any]:
             ],
             groups,
             width=width,
-        ).encode(marks)
+        )
         for key, panel in mapped.panels.items()
     }
 
